@@ -1,0 +1,42 @@
+"""vitkit: the Vision Transformer as a product. Names are imported when they are first used."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "UserError": "vitkit.config",
+    "VisionTransformer": "vitkit.models.vit",
+    "ViTConfig": "vitkit.models.vit",
+    "demo": "vitkit.jobs.demo",
+    "doctor": "vitkit.jobs.doctor",
+    "evaluate": "vitkit.jobs.evaluate",
+    "finetune": "vitkit.jobs.finetune",
+    "load": "vitkit.jobs.load",
+    "predict": "vitkit.jobs.predict",
+}
+
+__all__ = [
+    "UserError",
+    "ViTConfig",
+    "VisionTransformer",
+    "demo",
+    "doctor",
+    "evaluate",
+    "finetune",
+    "load",
+    "predict",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'vitkit' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,0 +1,254 @@
+"""The model bundle: a folder that says everything a command needs to use a model.
+
+    model.safetensors   tensors only
+    config.json         model, preprocessing, classes, calibration, source and licence of the weights, format version
+    training.json       recipe, data fingerprint and metrics of the run that made it (where there was one)
+
+Reading the JSON imports no torch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vitkit import __version__
+from vitkit.config import UserError, from_dict, read_json, write_file, write_json
+from vitkit.data.pixels import Preprocess, prepare
+
+if TYPE_CHECKING:
+    from PIL import Image
+    from torch import Tensor
+
+    from vitkit.models.vit import VisionTransformer, ViTConfig
+
+__all__ = ["FORMAT_VERSION", "Bundle", "Prediction", "is_bundle", "read_bundle_config", "read_tensors"]
+
+FORMAT = "vitkit-bundle"
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The most probable classes of one image, best first. Classes without names are called by their index."""
+
+    classes: tuple[str, ...]
+    probabilities: tuple[float, ...]
+
+
+@dataclass
+class Bundle:
+    """A model with all it takes to use it. ``run`` maps preprocessed images (B, C, H, W) to logits (B, O)."""
+
+    model: VisionTransformer
+    preprocess_record: Preprocess | None
+    classes: tuple[str, ...] | None = None
+    temperature: float = 1.0  # logits are divided by it before the softmax
+    source: str = ""  # where the weights came from, one line
+    licence: str = "unknown"
+    training: Mapping[str, Any] = field(default_factory=dict)  # recipe, data, metrics: written beside the config
+    notes: tuple[str, ...] = ()  # what loading assumed or found, for the user to read
+    run: Callable[[Tensor], Tensor] | None = None
+
+    @property
+    def config(self) -> ViTConfig:
+        """The model's configuration."""
+        return self.model.config
+
+    def require_preprocess(self) -> Preprocess:
+        """The preprocessing record.
+
+        Raises:
+            UserError: a bare checkpoint that nothing says the preprocessing of.
+        """
+        if self.preprocess_record is None:
+            raise UserError(
+                f"nothing says how images were prepared for these weights ({self.source}). Say it when loading: "
+                "load(..., mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), fit='crop', crop_fraction=0.875, interpolation='bicubic')."
+            )
+        return self.preprocess_record
+
+    def preprocess(self, image: Image.Image) -> Tensor:
+        """A PIL image of any mode to the model's input, float32 (C, H, W)."""
+        from vitkit.data.loader import to_tensor
+
+        return to_tensor(prepare(image, self.require_preprocess()))
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """Calibrated probabilities (B, O) of logits (B, O), in float64 so that they print alike everywhere."""
+        return (logits.double() / self.temperature).softmax(dim=-1)
+
+    def class_name(self, index: int) -> str:
+        """The name of a class, its index where classes have no names."""
+        return self.classes[index] if self.classes else str(index)
+
+    def top(self, probabilities: Tensor, top: int) -> Prediction:
+        """The ``top`` most probable classes of one image, probabilities (O,); the lower index wins a tie."""
+        values, order = probabilities.sort(descending=True, stable=True)
+        keep = order[: max(1, top)].tolist()
+        return Prediction(tuple(self.class_name(i) for i in keep), tuple(values[: len(keep)].tolist()))
+
+    def predict(self, images: Image.Image | Sequence[Image.Image], top: int = 5) -> list[Prediction]:
+        """Classify PIL images; each result is independent of the other images.
+
+        Raises:
+            UserError: the model has no head or no preprocessing record.
+        """
+        import torch
+
+        if self.config.num_classes == 0:
+            raise UserError("this model has no head, it can give features but not classes.")
+        if self.config.pool == "none":
+            raise UserError("this model classifies every token (pool='none'); predict needs one answer per image.")
+        many = list(images) if isinstance(images, Iterable) else [images]
+        if not many:
+            return []
+        run = self.run or self.model.eval()
+        with torch.inference_mode():
+            logits = run(torch.stack([self.preprocess(image) for image in many]))
+        return [self.top(row, top) for row in self.probabilities(logits)]
+
+    def save(self, path: str | Path) -> Path:
+        """Write the bundle to the folder ``path``; an existing bundle there is replaced file by file.
+
+        Raises:
+            UserError: the folder cannot be written, or holds something that is not a bundle.
+        """
+        from safetensors.torch import save
+
+        folder = Path(path)
+        if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not is_bundle(folder))):
+            raise UserError(f"{folder} exists and is not a bundle. Choose another place.")
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.model.state_dict().items()}
+        data = save(tensors)
+        config = {
+            "format": FORMAT,
+            "format_version": FORMAT_VERSION,
+            "vitkit_version": __version__,
+            "model": dataclasses.asdict(self.config),
+            "preprocess": dataclasses.asdict(self.preprocess_record) if self.preprocess_record else None,
+            "classes": list(self.classes) if self.classes else None,
+            "calibration": {"temperature": self.temperature},
+            "weights": {
+                "sha256": hashlib.sha256(data).hexdigest(),
+                "source": self.source,
+                "licence": self.licence,
+            },
+        }
+        write_file(folder / "model.safetensors", data)
+        write_json(folder / "config.json", config)
+        if self.training:
+            write_json(folder / "training.json", self.training)
+        return folder
+
+    @classmethod
+    def read(cls, path: str | Path) -> Bundle:
+        """Read a bundle folder.
+
+        Raises:
+            UserError: not a bundle, of a newer format, truncated, or with tensors that do not fit its configuration.
+        """
+        from vitkit.models.vit import VisionTransformer, ViTConfig
+
+        folder = Path(path)
+        config = read_bundle_config(folder)
+        state = read_tensors(folder / "model.safetensors", config["weights"].get("sha256"))
+        model = VisionTransformer(from_dict(ViTConfig, config["model"], f"{folder}/config.json: model"))
+        fill(model, state, f"{folder}/model.safetensors")
+        classes = config["classes"]
+        if classes is not None and len(classes) != model.config.num_classes:
+            raise UserError(f"{folder}: {len(classes)} class names for a head of {model.config.num_classes} classes.")
+        training = folder / "training.json"
+        return cls(
+            model=model.eval(),
+            preprocess_record=from_dict(Preprocess, config["preprocess"], f"{folder}/config.json: preprocess")
+            if config["preprocess"]
+            else None,
+            classes=tuple(classes) if classes else None,
+            temperature=float(config["calibration"]["temperature"]),
+            source=config["weights"]["source"],
+            licence=config["weights"]["licence"],
+            training=read_json(training) if training.exists() else {},
+        )
+
+
+def is_bundle(folder: Path) -> bool:
+    """Does the folder look like a bundle of any version?"""
+    if not (folder / "config.json").is_file():
+        return False
+    try:
+        return read_json(folder / "config.json").get("format") == FORMAT
+    except (UserError, AttributeError):
+        return False
+
+
+def read_bundle_config(folder: Path) -> dict[str, Any]:
+    """Read and check ``config.json`` of a bundle, without torch.
+
+    Raises:
+        UserError: not a bundle, of a newer format, or incomplete.
+    """
+    if not folder.is_dir():
+        raise UserError(f"{folder} is not a folder; a bundle is a folder with config.json and model.safetensors.")
+    config = read_json(folder / "config.json")
+    if not isinstance(config, dict) or config.get("format") != FORMAT:
+        raise UserError(f"{folder}/config.json is not of a vitkit bundle (no format {FORMAT!r}).")
+    version = config.get("format_version")
+    if not isinstance(version, int) or version > FORMAT_VERSION:
+        raise UserError(
+            f"{folder} has bundle format {version}; this vitkit {__version__} reads up to {FORMAT_VERSION}. "
+            f"It was made by vitkit {config.get('vitkit_version', '?')}: pip install -U vitkit."
+        )
+    needed = {"model", "preprocess", "classes", "calibration", "weights"}
+    if missing := sorted(needed - set(config)):
+        raise UserError(f"{folder}/config.json lacks {', '.join(missing)}; the bundle is incomplete, make it again.")
+    return config
+
+
+def read_tensors(path: Path, sha256: str | None = None) -> dict[str, Tensor]:
+    """Read a safetensors file.
+
+    Raises:
+        UserError: missing, truncated, foreign, or not of the checksum.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    try:
+        data = path.read_bytes()
+        if sha256 and hashlib.sha256(data).hexdigest() != sha256:
+            raise UserError(f"{path} is not the file its config.json describes (checksum differs): truncated or replaced.")
+        return load(data)
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}.") from None
+    except (SafetensorError, ValueError, KeyError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"{path} is not a whole safetensors file: {error}. Fetch or make it again.") from None
+
+
+def fill(model: VisionTransformer, state: Mapping[str, Tensor], where: str) -> None:
+    """Put tensors into a model, every one of them.
+
+    Raises:
+        UserError: missing or unexpected tensors, wrong shapes, or values that are not finite.
+    """
+    own = model.state_dict()
+    missing, unexpected = sorted(set(own) - set(state)), sorted(set(state) - set(own))
+    if missing or unexpected:
+        raise UserError(
+            f"{where}: the weights do not fit the configuration: {len(missing)} missing ({', '.join(missing[:3])}), "
+            f"{len(unexpected)} unexpected ({', '.join(unexpected[:3])})."
+        )
+    for name, tensor in state.items():
+        if tensor.shape != own[name].shape:
+            raise UserError(
+                f"{where}: {name} has shape {tuple(tensor.shape)}, the configuration needs {tuple(own[name].shape)}."
+            )
+        if not tensor.isfinite().all():
+            raise UserError(f"{where}: {name} holds values that are not finite; these weights are damaged.")
+    model.load_state_dict({name: tensor.float() for name, tensor in state.items()})

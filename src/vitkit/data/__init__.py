@@ -1,0 +1,1 @@
+"""From what the user has on disk to batches of pixels."""

@@ -1,0 +1,64 @@
+"""Opens every file once, in parallel, before anything is trained or scored: what decodes, how large, which content."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from vitkit.config import UserError
+from vitkit.data.pixels import ImageError, open_image
+from vitkit.data.sources import Sample
+
+__all__ = ["Scan", "scan"]
+
+
+@dataclass(frozen=True)
+class Scan:
+    """What opening the files showed."""
+
+    usable: Sequence[Sample]
+    sizes: Sequence[tuple[int, int]]  # (height, width) of each usable image, upright
+    skipped: Sequence[tuple[str, str]]  # (name, reason) of each file that cannot be used
+    fingerprint: str  # SHA-256 over the names, labels and contents of the usable images
+
+
+def scan(
+    samples: Sequence[Sample],
+    *,
+    strict: bool = False,
+    workers: int = 2,
+    progress: Callable[[Iterable[object], int], Iterable[object]] = lambda items, total: items,
+) -> Scan:
+    """Decode every sample once.
+
+    Raises:
+        UserError: with ``strict``, if any file cannot be used; always, if none can.
+    """
+
+    def look(sample: Sample) -> tuple[tuple[int, int], str] | str:
+        try:
+            content = sample.source.read_bytes() if isinstance(sample.source, Path) else sample.source
+            image = open_image(content)
+        except OSError as error:
+            return f"cannot be read: {error.strerror}"
+        except ImageError as error:
+            return str(error)
+        return (image.height, image.width), hashlib.sha256(content).hexdigest()
+
+    usable, sizes, skipped, total = [], [], [], hashlib.sha256()
+    with ThreadPoolExecutor(workers) as pool:
+        for sample, found in zip(samples, progress(pool.map(look, samples), len(samples)), strict=True):
+            if isinstance(found, str):
+                skipped.append((sample.name, found))
+                continue
+            size, digest = found  # type: ignore[misc]
+            usable.append(sample)
+            sizes.append(size)
+            total.update(f"{sample.name}\0{sample.label}\0{digest}\n".encode())
+    if skipped and (strict or not usable):
+        name, reason = skipped[0]
+        raise UserError(f"{len(skipped)} of {len(samples)} files cannot be used, the first: {name}: {reason}.")
+    return Scan(usable, sizes, skipped, total.hexdigest())

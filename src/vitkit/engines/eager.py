@@ -1,0 +1,99 @@
+"""Plain PyTorch inference whose result for an image does not depend on the images beside it."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from vitkit.data.loader import to_tensor
+from vitkit.data.pixels import ImageError, Preprocess, open_image, prepare
+from vitkit.models.vit import Attention, VisionTransformer
+
+__all__ = ["EagerEngine", "ImageSource", "stream"]
+
+ImageSource = Path | bytes | str
+
+
+class EagerEngine:
+    """Preprocessed images (B, C, H, W) to logits or features (B, O) in float32.
+
+    Matrix products of another batch size may sum in another order, so that the last digits of an image's result would
+    depend on its neighbours. Every forward therefore sees exactly `group` images, the last group padded with zeros;
+    `group` is a function of the model and the kind of device alone.
+    """
+
+    def __init__(
+        self,
+        model: VisionTransformer,
+        *,
+        features: bool = False,
+        precision: str = "fp32",
+        fused_attention: bool = True,
+    ) -> None:
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.features = features
+        self.precision = precision
+        tokens = model.config.prefix_tokens + model.config.grid[0] * model.config.grid[1]
+        budget = 16384 if self.device.type == "cuda" else 512  # tokens in one forward that fill the device
+        self.group = max(1, budget // tokens)
+        self.model = copy.deepcopy(model).to(self.device).eval().requires_grad_(False)
+        for module in self.model.modules():
+            if isinstance(module, Attention):
+                module.fused = fused_attention
+
+    @torch.inference_mode()
+    def __call__(self, images: Tensor) -> Tensor:
+        results = []
+        for start in range(0, len(images), self.group):
+            part = images[start : start + self.group]
+            count = len(part)
+            if count < self.group:
+                part = torch.cat([part, part.new_zeros(self.group - count, *part.shape[1:])])
+            part = part.to(self.device)
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+                if self.features:
+                    out = self.model.represent(self.model.forward_features(part))
+                else:
+                    out = self.model(part)
+            results.append(out[:count].float().cpu())
+        return torch.cat(results)
+
+
+def stream(
+    engine: EagerEngine,
+    record: Preprocess,
+    sources: Sequence[ImageSource],
+    *,
+    workers: int = 2,
+    mirror: bool = False,
+) -> Iterator[Tensor | ImageError]:
+    """Yield each image's result (O,) in input order, or the error of an image that cannot be used.
+
+    Images are decoded in threads ahead of the model; at most a few groups are in memory. ``mirror`` swaps left and right.
+    """
+
+    def load(source: ImageSource) -> Tensor | ImageError:
+        try:
+            image = to_tensor(prepare(open_image(source), record))
+            return image.flip(-1) if mirror else image
+        except ImageError as error:
+            return error
+
+    ahead = max(4 * engine.group, 4 * workers)
+    with ThreadPoolExecutor(workers) as pool:
+        waiting = iter(sources)
+        queue = [pool.submit(load, source) for source in islice(waiting, ahead)]
+        while queue:
+            loaded = [future.result() for future in queue[: engine.group]]
+            queue = queue[engine.group :]
+            queue += [pool.submit(load, source) for source in islice(waiting, len(loaded))]
+            good = [image for image in loaded if isinstance(image, Tensor)]
+            results = iter(engine(torch.stack(good)) if good else ())
+            for image in loaded:
+                yield next(results) if isinstance(image, Tensor) else image

@@ -1,0 +1,1 @@
+"""Numbers about a model: metrics with intervals, the linear probe, calibration."""

@@ -1,0 +1,88 @@
+"""Classification metrics from probabilities and labels. numpy only."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from vitkit.config import UserError, did_you_mean
+
+__all__ = ["METRICS", "Scores", "score", "wilson"]
+
+Array = np.ndarray
+METRICS = ("top1", "balanced_accuracy", "macro_f1", "nll")  # what a run can select by; nll is the one to minimise
+ECE_BINS = 15  # equal-width bins of confidence; arXiv 1706.04599
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Metrics over n images. Rates are fractions."""
+
+    n: int
+    values: Mapping[str, float]  # top1, top5, balanced_accuracy, macro_f1, nll, ece
+    confusion: Array  # (O, O) counts, row true, column predicted
+    recall: Array  # (O,), nan for a class without images
+    precision: Array  # (O,), nan for a class never predicted
+    top1_interval: tuple[float, float]  # Wilson, 95 %
+
+    def selection_key(self, metric: str) -> tuple[float, float]:
+        """Sorts better scores higher: by the metric, then by the lower NLL.
+
+        Raises:
+            UserError: unknown metric.
+        """
+        if metric not in METRICS:
+            raise UserError(f"unknown metric {metric!r}.{did_you_mean(metric, METRICS)} Known: {', '.join(METRICS)}.")
+        nll = -self.values["nll"]
+        return (nll if metric == "nll" else self.values[metric], nll)
+
+
+def wilson(hits: int, n: int, z: float = 1.959963984540054) -> tuple[float, float]:
+    """The Wilson score interval of ``hits`` in ``n``, by default of 95 %; (0, 1) for n = 0.
+
+    Source: E. B. Wilson, JASA 22 (1927) 209-212.
+    """
+    if n == 0:
+        return 0.0, 1.0
+    p = hits / n
+    centre = p + z * z / (2 * n)
+    spread = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+    scale = 1 + z * z / n
+    return max(0.0, (centre - spread) / scale), min(1.0, (centre + spread) / scale)
+
+
+def score(probabilities: Array, labels: Array) -> Scores:
+    """Score probabilities (n, O) against labels (n,); the lower class index wins a tie."""
+    n, O = probabilities.shape
+    if n == 0:
+        raise UserError("there are no images to score.")
+    predicted = probabilities.argmax(axis=1)
+    hit = predicted == labels
+    own = probabilities[np.arange(n), labels]
+    rank = (probabilities > own[:, None]).sum(axis=1)
+    confusion = np.zeros((O, O), np.int64)
+    np.add.at(confusion, (labels, predicted), 1)
+    truth, guessed, right = confusion.sum(axis=1), confusion.sum(axis=0), confusion.diagonal()
+    with np.errstate(invalid="ignore", divide="ignore"):
+        recall, precision = right / truth, right / guessed
+    present = truth > 0
+    f1 = 2 * right / np.maximum(truth + guessed, 1)
+    values = {
+        "top1": float(hit.mean()),
+        "top5": float((rank < 5).mean()),
+        "balanced_accuracy": float(recall[present].mean()),
+        "macro_f1": float(f1[present].mean()),
+        "nll": float(-np.log(np.maximum(own, np.finfo(np.float64).tiny)).mean()),
+        "ece": _ece(probabilities.max(axis=1), hit),
+    }
+    return Scores(n, values, confusion, recall, precision, wilson(int(hit.sum()), n))
+
+
+def _ece(confidence: Array, hit: Array) -> float:
+    """Expected calibration error: mean gap between confidence and accuracy over bins, weighted by their counts."""
+    bins = np.minimum((confidence * ECE_BINS).astype(np.int64), ECE_BINS - 1)
+    gaps = [abs(confidence[bins == b].sum() - hit[bins == b].sum()) for b in range(ECE_BINS)]
+    return float(sum(gaps) / len(hit))

@@ -1,0 +1,87 @@
+"""The linear probe: multinomial logistic regression on frozen features, its penalty chosen by cross-validation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from vitkit.data.subsets import stratified_folds
+
+__all__ = ["Probe", "fit_probe"]
+
+PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # of the mean squared norm of standardised weights
+FOLDS = 5
+MAX_SWEEP = 10_000  # examples that the sweep looks at; the final fit uses all
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A linear head for the raw features: logits = features @ weight.T + bias."""
+
+    weight: Tensor  # (O, D) float32
+    bias: Tensor  # (O,)
+    penalty: float
+    cv_accuracy: float  # of the chosen penalty, over the folds of the training part
+
+    def logits(self, features: Tensor) -> Tensor:
+        """(n, D) -> (n, O)."""
+        return F.linear(features, self.weight, self.bias)
+
+
+def fit_probe(features: Tensor, labels: Tensor, num_classes: int, seed: int) -> Probe:
+    """Fit the probe on features (n, D) and labels (n,).
+
+    The penalty is the one with the best accuracy, then the lowest loss, over stratified folds; the head is then fitted on
+    everything. Float64 inside, a function of its arguments.
+    """
+    mean, std = features.double().mean(0), features.double().std(0, unbiased=False)
+    std = torch.where(std > 1e-6 * (1 + mean.abs()), std, 1.0)  # a constant feature stays zero
+    x = (features.double() - mean) / std
+    penalty, accuracy = _sweep(x, labels, num_classes, seed)
+    weight, bias = _fit(x, labels, num_classes, penalty)
+    weight = weight / std  # the standardisation folds into the head
+    return Probe(weight.float(), (bias - weight @ mean).float(), penalty, accuracy)
+
+
+def _sweep(x: Tensor, labels: Tensor, num_classes: int, seed: int) -> tuple[float, float]:
+    if len(x) > MAX_SWEEP:
+        part = np.random.default_rng(seed).choice(len(x), MAX_SWEEP, replace=False)
+        x, labels = x[part], labels[part]
+    smallest = int(torch.bincount(labels, minlength=num_classes).clamp(min=1).min())
+    folds = max(2, min(FOLDS, smallest))
+    fold = torch.from_numpy(stratified_folds(labels.tolist(), folds, seed))
+    results = []
+    for penalty in PENALTIES:
+        hits = loss = 0.0
+        for held in range(folds):
+            train, test = fold != held, fold == held
+            if not test.any() or not train.any():
+                continue
+            weight, bias = _fit(x[train], labels[train], num_classes, penalty)
+            logits = F.linear(x[test], weight, bias)
+            hits += float((logits.argmax(1) == labels[test]).sum())
+            loss += float(F.cross_entropy(logits, labels[test], reduction="sum"))
+        results.append((hits / len(x), -loss, penalty))
+    accuracy, _, penalty = max(results)
+    return penalty, accuracy
+
+
+def _fit(x: Tensor, labels: Tensor, num_classes: int, penalty: float) -> tuple[Tensor, Tensor]:
+    weight = torch.zeros(num_classes, x.shape[1], dtype=torch.float64, requires_grad=True)
+    bias = torch.zeros(num_classes, dtype=torch.float64, requires_grad=True)
+    optimiser = torch.optim.LBFGS(
+        [weight, bias], max_iter=200, tolerance_grad=1e-5, history_size=10, line_search_fn="strong_wolfe"
+    )
+
+    def closure() -> Tensor:
+        optimiser.zero_grad()
+        loss = F.cross_entropy(F.linear(x, weight, bias), labels) + penalty / 2 * weight.square().sum() / num_classes
+        loss.backward()
+        return loss
+
+    optimiser.step(closure)
+    return weight.detach(), bias.detach()

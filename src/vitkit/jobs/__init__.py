@@ -1,0 +1,1 @@
+"""One file per verb: the steps in order, made of the parts in the other packages."""

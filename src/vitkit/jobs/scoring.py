@@ -1,0 +1,90 @@
+"""Runs a bundle over labelled or unlabelled images and keeps count: what predict, evaluate and the report share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from vitkit.bundle import Bundle
+from vitkit.config import UserError
+from vitkit.console import Console
+from vitkit.data.pixels import ImageError
+from vitkit.data.sources import Sample
+from vitkit.engines.eager import EagerEngine, ImageSource, stream
+from vitkit.evals.classify import Scores, score
+from vitkit.report import Row
+
+__all__ = ["Scored", "classify_stream", "rows", "score_samples"]
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Results over the samples that could be used."""
+
+    samples: Sequence[Sample]
+    logits: np.ndarray  # (n, O) float32
+    probabilities: np.ndarray  # (n, O) float64, calibrated
+    skipped: Sequence[tuple[str, str]]
+    scores: Scores
+
+    def hits(self) -> np.ndarray:
+        """(n,) whether the most probable class is the label."""
+        return self.probabilities.argmax(1) == np.array([sample.label for sample in self.samples])
+
+
+def classify_stream(bundle: Bundle, sources: Sequence[ImageSource], workers: int) -> Iterator[np.ndarray | ImageError]:
+    """Yield logits (O,) of each image in input order, or its error."""
+    if bundle.config.num_classes == 0:
+        raise UserError("this model has no head: it gives features, not classes. Fine-tune it first.")
+    engine = bundle.run if isinstance(bundle.run, EagerEngine) else EagerEngine(bundle.model)
+    for result in stream(engine, bundle.require_preprocess(), sources, workers=workers):
+        yield result if isinstance(result, ImageError) else result.numpy()
+
+
+def score_samples(
+    bundle: Bundle, samples: Sequence[Sample], console: Console, label: str, *, strict: bool = False, workers: int = 2
+) -> Scored:
+    """Score labelled samples; files that cannot be used are listed and never replaced.
+
+    Raises:
+        UserError: with ``strict``, if any file cannot be used; always, if none can.
+    """
+    import torch
+
+    kept, logits, skipped = [], [], []
+    results = classify_stream(bundle, [sample.source for sample in samples], workers)
+    for sample, result in zip(samples, console.track(results, len(samples), label), strict=True):
+        if isinstance(result, ImageError):
+            if strict:
+                raise UserError(f"{sample.name}: {result} (--strict)")
+            skipped.append((sample.name, str(result)))
+        else:
+            kept.append(sample)
+            logits.append(result)
+    if not kept:
+        raise UserError(f"none of the {len(samples)} images can be used; the first: {skipped[0][0]}: {skipped[0][1]}.")
+    stacked = np.stack(logits)
+    probabilities = bundle.probabilities(torch.from_numpy(stacked)).numpy()
+    labels = np.array([sample.label for sample in kept])
+    return Scored(kept, stacked, probabilities, skipped, score(probabilities, labels))
+
+
+def rows(scored: Scored, task: str, dataset: str, model: str, *, selection: bool) -> list[Row]:
+    """Result rows; ``selection`` marks data that chose something about the model."""
+    interval = scored.scores.top1_interval
+    return [
+        Row(
+            task=task,
+            dataset=dataset,
+            metric=metric,
+            value=value,
+            low=interval[0] if metric == "top1" else None,
+            high=interval[1] if metric == "top1" else None,
+            n=scored.scores.n,
+            model=model,
+            label="selection, optimistic" if selection else "",
+        )
+        for metric, value in scored.scores.values.items()
+    ]

@@ -1,0 +1,1 @@
+"""The method itself: one readable Vision Transformer and its position embeddings."""

@@ -1,0 +1,92 @@
+"""Position embeddings: the fixed sin-cos table, and resampling a learned table to another grid by a named rule."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from vitkit.config import UserError, did_you_mean
+
+__all__ = ["POSITION_RULES", "resample_positions", "sincos2d", "square_grid"]
+
+# rule -> arguments of F.interpolate. Published weights differ here, and the results differ much: each checkpoint names its own.
+POSITION_RULES: dict[str, dict[str, object]] = {
+    # The official JAX code zooms linearly between corner-aligned points (VIT_SPEC 3; scipy's zero-edge bug left out).
+    "bilinear_align_corners": {"mode": "bilinear", "align_corners": True},
+    "bilinear": {"mode": "bilinear", "align_corners": False},  # timm reading .npz: half-pixel centres, no antialias
+    "bicubic_antialias": {"mode": "bicubic", "align_corners": False, "antialias": True},  # timm state dicts
+}
+
+
+def square_grid(tokens: int, where: str) -> tuple[int, int]:
+    """Return the square (h, w) grid of ``tokens`` patches.
+
+    Raises:
+        UserError: not a square; the caller must say ``source_image_size``.
+    """
+    side = math.isqrt(tokens)
+    if side * side != tokens:
+        raise UserError(
+            f"{where}: {tokens} patch positions are not a square grid. Say the size they were trained at: "
+            "source_image_size=(H, W)."
+        )
+    return side, side
+
+
+def resample_positions(
+    table: Tensor, old: tuple[int, int], new: tuple[int, int], prefix_tokens: int, rule: str
+) -> Tensor:
+    """Resample a learned position table to another patch grid; prefix rows are kept as they are.
+
+    Args:
+        table: (1, P + h*w, D), prefix rows first, then patches row by row.
+        old: (h, w) grid of ``table``.
+        new: (h, w) grid to make.
+        prefix_tokens: P, said by the caller and never guessed.
+        rule: a name in `POSITION_RULES`.
+
+    Returns:
+        (1, P + h'*w', D) in the dtype of ``table``; the same tensor if the grid is the same.
+
+    Raises:
+        UserError: unknown rule, or a table whose length does not fit ``old`` and ``prefix_tokens``.
+
+    Source: arXiv 2010.11929, section 3.2; rules compared in VIT_SPEC section 3.
+    """
+    if rule not in POSITION_RULES:
+        raise UserError(
+            f"unknown position rule {rule!r}.{did_you_mean(rule, POSITION_RULES)} Known: {', '.join(POSITION_RULES)}."
+        )
+    if table.shape[1] != prefix_tokens + old[0] * old[1]:
+        raise UserError(
+            f"a position table of {table.shape[1]} rows is not {prefix_tokens} prefix tokens + a {old[0]}x{old[1]} grid."
+        )
+    if old == new:
+        return table
+    prefix, patches = table[:, :prefix_tokens], table[:, prefix_tokens:]
+    grid = patches.float().reshape(1, *old, -1).permute(0, 3, 1, 2)  # (1, D, h, w)
+    grid = F.interpolate(grid, size=new, **POSITION_RULES[rule])  # type: ignore[arg-type]
+    patches = grid.permute(0, 2, 3, 1).reshape(1, new[0] * new[1], -1)
+    return torch.cat([prefix, patches.to(table.dtype)], dim=1)
+
+
+def sincos2d(grid: tuple[int, int], embed_dim: int) -> Tensor:
+    """Return the fixed 2-D sin-cos table (1, h*w, D): [sin x, cos x, sin y, cos y], integer coordinates, x = column.
+
+    Raises:
+        UserError: ``embed_dim`` is not a multiple of 4.
+
+    Source: arXiv 2205.01580 (big_vision's order, VIT_SPEC 1.3).
+    """
+    if embed_dim % 4:
+        raise UserError(f"sin-cos positions need an embed_dim that is a multiple of 4, got {embed_dim}.")
+    quarter = embed_dim // 4
+    omega = 10000 ** -(torch.arange(quarter, dtype=torch.float64) / max(quarter - 1, 1))
+    y, x = torch.meshgrid(torch.arange(grid[0]), torch.arange(grid[1]), indexing="ij")
+    x_angle = x.reshape(-1, 1) * omega  # (h*w, D/4)
+    y_angle = y.reshape(-1, 1) * omega
+    table = torch.cat([x_angle.sin(), x_angle.cos(), y_angle.sin(), y_angle.cos()], dim=1)
+    return table.float().unsqueeze(0)

@@ -1,0 +1,198 @@
+"""The fine-tuning recipe, chosen from images per class, model and resolution.
+
+Every number was chosen by cross-validation on training photos of shared sets, never on a test split; all settings tried
+and their values are in docs/results/finetune-recipe.md.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+from vitkit.config import UserError, from_dict
+from vitkit.data.augment import Augment
+from vitkit.data.pixels import Preprocess
+from vitkit.models.vit import ViTConfig
+from vitkit.optim import OptimConfig
+from vitkit.train import TrainConfig, best_precision
+
+__all__ = ["FinetuneRecipe", "Plan", "choose_recipe", "scratch_config", "train_config", "validation_fraction"]
+
+
+@dataclass(frozen=True)
+class FinetuneRecipe:
+    """What ``--set name=value`` may change; stored with the run."""
+
+    epochs: float
+    batch_size: int
+    lr: float
+    layer_decay: float
+    weight_decay: float
+    warmup: float  # part of the steps
+    smoothing: float
+    drop_path: float
+    ema: float
+    crop_area: float  # smallest part of an image that a training crop keeps
+    flip: bool  # allowed; the run turns it off where mirrored images change class
+    jitter: float
+    shift: float
+    train_size: tuple[int, int]  # (H, W) trained at; the released model runs at the model's image size
+    evaluations: int  # on the validation part, evenly spread
+    patience: int  # evaluations without a better result before stopping
+
+
+def validation_fraction(images_per_class: float) -> float:
+    """Part of a set without validation split that is held out: less where photos are few and each one teaches much."""
+    return 0.1 if images_per_class < 50 else 0.2
+
+
+def choose_recipe(
+    *, images: int, classes: int, config: ViTConfig, pretrained: bool, train: str, upscaled: bool
+) -> FinetuneRecipe:
+    """Choose the recipe.
+
+    Args:
+        images: training images.
+        classes: classes.
+        config: the model at the size it will run at.
+        pretrained: weights were given, as opposed to a random start.
+        train: all | head | lora.
+        upscaled: the images are smaller than the model's size, so that random crops would only blur them.
+    """
+    if train not in ("all", "head", "lora"):
+        raise UserError(f"--train is {train!r}; known: all, head, lora.")
+    batch_size = 32 if images < 2_000 else 64 if images < 20_000 else 128
+    if not pretrained:
+        return FinetuneRecipe(
+            epochs=min(300.0, max(20.0, 100_000 / images)),
+            batch_size=batch_size,
+            lr=1e-3,
+            layer_decay=1.0,
+            weight_decay=0.05,
+            warmup=0.1,
+            smoothing=0.1,
+            drop_path=0.1,
+            ema=0.99,
+            crop_area=1.0 if upscaled or min(config.image_size) < 64 else 0.35,
+            flip=True,
+            jitter=0.0,
+            shift=0.12 if upscaled or min(config.image_size) < 64 else 0.0,
+            train_size=config.image_size,
+            evaluations=20,
+            patience=8,
+        )
+    frozen = train != "all"
+    return FinetuneRecipe(
+        epochs=min(30.0, max(3.0, 9_000 / images)),
+        batch_size=batch_size,
+        lr=2e-3 if frozen else 5e-4,
+        layer_decay=1.0 if frozen else 0.75,
+        weight_decay=0.05,
+        warmup=0.1,
+        smoothing=0.1,
+        drop_path=0.1 if train == "all" else 0.0,
+        ema=0.0,
+        crop_area=0.5 if upscaled else 0.25,
+        flip=True,
+        jitter=0.0,
+        shift=0.0,
+        train_size=_train_size(config),
+        evaluations=10,
+        patience=5,
+    )
+
+
+def _train_size(config: ViTConfig) -> tuple[int, int]:
+    """About 5/7 of the model's size in whole patches, where that leaves at least 10 patches a side.
+
+    Random crops show objects larger than they are at test time; training smaller evens that out (arXiv 1906.06423) and
+    halves the cost.
+    """
+    grid = config.grid
+    if min(grid) < 14:
+        return config.image_size
+    h, w = (round(n * 5 / 7) * p for n, p in zip(grid, config.patch_size, strict=True))
+    return h, w
+
+
+def scratch_config(image_size: tuple[int, int], num_classes: int, grid: int = 8) -> ViTConfig:
+    """A small model for training without pre-trained weights: about ``grid`` x ``grid`` patches."""
+    patch = max(2, round(min(image_size) / grid))  # a one-pixel patch says nothing and costs four times the tokens
+    size = tuple(max(1, round(n / patch)) * patch for n in image_size)
+    return ViTConfig(
+        embed_dim=96,
+        depth=6,
+        num_heads=3,
+        mlp_dim=192,
+        patch_size=(patch, patch),
+        image_size=size,  # type: ignore[arg-type]
+        num_classes=num_classes,
+        pool="mean",
+        cls_token=False,
+    )
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything decided before step 0, also what was decided by timing or memory. Stored as ``plan.json``."""
+
+    preprocess: Preprocess
+    fit_reason: str
+    recipe: FinetuneRecipe
+    train: TrainConfig
+    threads: int  # that compute; sums depend on it in the last digit
+    estimate_seconds: float
+
+    def augment(self) -> Augment:
+        """The random views of training images."""
+        r = self.recipe
+        return Augment(crop_area=r.crop_area, flip=r.flip, jitter=r.jitter, shift=r.shift)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON form."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any], where: str) -> Plan:
+        """Read the JSON form.
+
+        Raises:
+            UserError: unknown or missing fields.
+        """
+        try:
+            train = {**values["train"], "optim": from_dict(OptimConfig, values["train"]["optim"], f"{where}: optim")}
+            return cls(
+                preprocess=from_dict(Preprocess, values["preprocess"], f"{where}: preprocess"),
+                fit_reason=values["fit_reason"],
+                recipe=from_dict(FinetuneRecipe, values["recipe"], f"{where}: recipe"),
+                train=from_dict(TrainConfig, train, f"{where}: train"),
+                threads=values["threads"],
+                estimate_seconds=values["estimate_seconds"],
+            )
+        except (KeyError, TypeError) as error:
+            raise UserError(f"{where} is not a plan: {error} is missing or of the wrong kind.") from None
+
+
+def train_config(recipe: FinetuneRecipe, images: int, seed: int) -> TrainConfig:
+    """The loop's configuration of a recipe; the microbatch is the whole batch until a step was measured."""
+    batch_size = min(recipe.batch_size, images)
+    steps = max(1, round(recipe.epochs * images / batch_size))
+    precision, fused = best_precision()
+    return TrainConfig(
+        steps=steps,
+        batch_size=batch_size,
+        microbatch_size=batch_size,
+        seed=seed,
+        eval_every=max(1, -(-steps // recipe.evaluations)),
+        patience=recipe.patience,
+        precision=precision,
+        fused_attention=fused,
+        optim=OptimConfig(
+            lr=recipe.lr,
+            weight_decay=recipe.weight_decay,
+            layer_decay=recipe.layer_decay,
+            warmup=recipe.warmup,
+            ema=recipe.ema,
+        ),
+    )

@@ -1,0 +1,1 @@
+"""Published checkpoints as rows, and loading a model from whatever the user names."""
