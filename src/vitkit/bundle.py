@@ -221,7 +221,9 @@ def read_tensors(path: Path, sha256: str | None = None) -> dict[str, Tensor]:
     try:
         data = path.read_bytes()
         if sha256 and hashlib.sha256(data).hexdigest() != sha256:
-            raise UserError(f"{path} is not the file its config.json describes (checksum differs): truncated or replaced.")
+            raise UserError(
+                f"{path} is not the file its config.json describes (checksum differs): truncated or replaced."
+            )
         return load(data)
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}.") from None

@@ -119,7 +119,9 @@ def write_file(path: Path, data: bytes) -> None:
     except OSError as error:
         if not in_place:
             partial.unlink(missing_ok=True)
-        raise UserError(f"cannot write {path}: {error.strerror or error}. Free space or choose another place.") from None
+        raise UserError(
+            f"cannot write {path}: {error.strerror or error}. Free space or choose another place."
+        ) from None
 
 
 def write_json(path: Path, value: Any) -> None:

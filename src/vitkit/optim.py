@@ -21,7 +21,7 @@ class OptimConfig:
     weight_decay: float = 0.05  # of weight matrices and kernels only
     layer_decay: float = 1.0  # each layer further from the head learns at this fraction of the next one's rate
     warmup: float = 0.1  # part of all steps over which the rate rises linearly
-    decay: str = "cosine"  # cosine (to 0) | linear (to 1e-5)
+    decay: str = "cosine"  # cosine (to 0) | linear (to 1e-5) | constant
     beta1: float = 0.9
     beta2: float = 0.999
     clip_norm: float = 1.0  # gradients of a larger global norm are scaled down to it
@@ -38,8 +38,10 @@ def schedule(step: int, total: int, base: float, warmup: int, decay: str = "cosi
         rate = base / 2 * (1 + math.cos(math.pi * progress))
     elif decay == "linear":
         rate = 1e-5 + (base - 1e-5) * (1 - progress)
+    elif decay == "constant":
+        rate = base
     else:
-        raise UserError(f"unknown decay {decay!r}; known: cosine, linear.")
+        raise UserError(f"unknown decay {decay!r}; known: cosine, linear, constant.")
     return rate * min(1.0, step / warmup) if warmup else rate
 
 

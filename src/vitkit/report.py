@@ -72,7 +72,9 @@ def _finite(value: Any) -> Any:
 def _render(facts: Mapping[str, Any]) -> str:
     import jinja2
 
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
     environment.filters["percent"] = lambda value: "–" if value is None else f"{100 * value:.1f} %"
     environment.filters["number"] = lambda value: "–" if value is None else f"{value:.4g}"
     page = resources.files("vitkit").joinpath("report.html.j2").read_text(encoding="utf-8")

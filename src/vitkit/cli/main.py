@@ -45,7 +45,7 @@ vit {version}: Vision Transformers, from a folder of photos to a classifier you 
 class _Page(click.Group):
     """A group whose help is one page, and that guesses what a mistyped command meant."""
 
-    def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+    def format_help(self, _ctx: click.Context, formatter: click.HelpFormatter) -> None:
         lines = []
         for title, names in SECTIONS:
             lines.append(f"{title}:")
@@ -57,7 +57,9 @@ class _Page(click.Group):
         try:
             return super().resolve_command(ctx, args)
         except click.UsageError:
-            raise click.UsageError(f"no command {args[0]!r}.{did_you_mean(args[0], self.commands)} See vit --help.") from None
+            raise click.UsageError(
+                f"no command {args[0]!r}.{did_you_mean(args[0], self.commands)} See vit --help."
+            ) from None
 
 
 class _Duration(click.ParamType):
@@ -95,12 +97,18 @@ class _Setting(click.ParamType):
 
 def _common(command: Any) -> Any:
     for option in (
-        click.option("--json", "as_json", is_flag=True, help="Print results as JSON on stdout, everything else on stderr."),
+        click.option(
+            "--json", "as_json", is_flag=True, help="Print results as JSON on stdout, everything else on stderr."
+        ),
         click.option("--offline", is_flag=True, help="Open no socket."),
-        click.option("--strict", is_flag=True, help="Fail on the first file that cannot be used, instead of listing it."),
     ):
         command = option(command)
     return command
+
+
+def _strict(command: Any) -> Any:
+    text = "Fail on the first file that cannot be used, instead of listing it."
+    return click.option("--strict", is_flag=True, help=text)(command)
 
 
 def _model_options(command: Any) -> Any:
@@ -134,16 +142,21 @@ def cli() -> None:
 @click.option("--budget", type=_Duration(), metavar="TIME", help="Time that the run may take: 90s, 10m, 2h.")
 @click.option("--epochs", type=float, metavar="N", help="Passes over the training images, instead of the recipe's.")
 @click.option("--image-size", type=_Size(), metavar="N|HxW", help="Size to run at, instead of the model's own.")
-@click.option("--fit", default="auto", show_default=True, metavar="auto|crop|squash|pad", help="How images fit that size.")
+@click.option(
+    "--fit", default="auto", show_default=True, metavar="auto|crop|squash|pad", help="How images fit that size."
+)
 @click.option("--train", default="all", show_default=True, metavar="all|head|lora", help="What is trained.")
 @click.option("--select-by", default="top1", show_default=True, metavar="METRIC",
               help="Validation metric that chooses what is kept: top1, balanced_accuracy, macro_f1, nll.")  # fmt: skip
 @click.option("--seed", default=0, show_default=True, help="Equal seeds give equal results.")
-@click.option("--workers", default=1, show_default=True, help="Processes that prepare images; never changes the result.")
+@click.option(
+    "--workers", default=1, show_default=True, help="Processes that prepare images; never changes the result."
+)
 @click.option("--set", "settings", type=_Setting(), multiple=True, metavar="NAME=VALUE",
               help="Change the recipe: lr=3e-4, smoothing=0, ema=0.99, ... (see plan.json of a run).")  # fmt: skip
 @click.option("--plan", metavar="RUN", help="Use the split, recipe and measured choices of another run.")
 @click.option("--resume", metavar="RUN", help="Go on with a stopped run.")
+@_strict
 @_model_options
 @_common
 def finetune(data: str | None, as_json: bool, offline: bool, settings: Any, overrides: Any, **options: Any) -> None:
@@ -165,7 +178,9 @@ def finetune(data: str | None, as_json: bool, offline: bool, settings: Any, over
         **options,
     )
     if as_json:
-        _print_json({"run": str(result.run), "bundle": str(result.bundle), "report": str(result.report), **result.headline})
+        _print_json(
+            {"run": str(result.run), "bundle": str(result.bundle), "report": str(result.report), **result.headline}
+        )
 
 
 def _command_line() -> str:
@@ -178,6 +193,7 @@ def _command_line() -> str:
 @click.option("-o", "--out", metavar="FILE", help=".csv or .jsonl file. [default: CSV on stdout]")
 @click.option("--top", default=1, show_default=True, metavar="K", help="Classes per image.")
 @click.option("--workers", default=2, show_default=True, help="Threads that decode images.")
+@_strict
 @_model_options
 @_common
 def predict(model: str, paths: Sequence[str], as_json: bool, offline: bool, overrides: Any, **options: Any) -> None:
@@ -203,6 +219,7 @@ def predict(model: str, paths: Sequence[str], as_json: bool, offline: bool, over
 @click.argument("data")
 @click.option("--split", metavar="NAME", help="train, val, test or all. [default: test, else val, else all]")
 @click.option("--workers", default=2, show_default=True, help="Threads that decode images.")
+@_strict
 @_model_options
 @_common
 def evaluate(model: str, data: str, as_json: bool, offline: bool, overrides: Any, **options: Any) -> None:
@@ -222,18 +239,20 @@ def evaluate(model: str, data: str, as_json: bool, offline: bool, overrides: Any
 @click.option("--out", default="runs/demo", show_default=True, metavar="DIR", help="Folder for data and run.")
 @click.option("--seed", default=0, show_default=True, help="Equal seeds give equal results.")
 @_common
-def demo(out: str, seed: int, as_json: bool, offline: bool, strict: bool) -> None:
+def demo(out: str, seed: int, as_json: bool, offline: bool) -> None:
     """Write scikit-learn's digits as PNG files in class folders, fine-tune on them, predict on some."""
     from vitkit.jobs.demo import demo as job
 
     result = job(out, seed=seed, console=_console(as_json, offline))
     if as_json:
-        _print_json({"run": str(result.run), "bundle": str(result.bundle), "report": str(result.report), **result.headline})
+        _print_json(
+            {"run": str(result.run), "bundle": str(result.bundle), "report": str(result.report), **result.headline}
+        )
 
 
 @cli.command(short_help="Versions, processor, memory, and what vitkit would use.")
 @_common
-def doctor(as_json: bool, offline: bool, strict: bool) -> None:
+def doctor(as_json: bool, offline: bool) -> None:
     """Print the environment: attach it to a bug report."""
     from vitkit.jobs.doctor import doctor as job
 

@@ -17,7 +17,11 @@ __all__ = ["NAME", "config", "matches", "normalise", "rules"]
 NAME = "google"
 PREFIXES = ("opt/target/", "params/")
 # The released files count modules of all kinds together (pre-Linen); newer code counts each kind from 0 (Linen).
-LINEN = {"MultiHeadDotProductAttention_1": "MultiHeadDotProductAttention_0", "LayerNorm_2": "LayerNorm_1", "MlpBlock_3": "MlpBlock_0"}
+LINEN = {
+    "MultiHeadDotProductAttention_1": "MultiHeadDotProductAttention_0",
+    "LayerNorm_2": "LayerNorm_1",
+    "MlpBlock_3": "MlpBlock_0",
+}
 BLOCK = "Transformer/encoderblock_"
 POSITIONS = "Transformer/posembed_input/pos_embedding"
 

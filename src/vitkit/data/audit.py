@@ -30,7 +30,7 @@ def scan(
     *,
     strict: bool = False,
     workers: int = 2,
-    progress: Callable[[Iterable[object], int], Iterable[object]] = lambda items, total: items,
+    progress: Callable[[Iterable[object], int], Iterable[object]] = lambda items, _total: items,
 ) -> Scan:
     """Decode every sample once.
 

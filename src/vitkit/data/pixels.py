@@ -33,7 +33,11 @@ Array = np.ndarray
 FITS = ("crop", "squash", "pad")
 INTERPOLATIONS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 IMAGE_SUFFIXES = frozenset(
-    ".jpg .jpeg .jpe .jfif .png .apng .webp .bmp .gif .tif .tiff .ppm .pgm .pbm .pnm .jp2 .j2k .ico .mpo .avif .tga".split()
+    f".{name}"
+    for name in (
+        *("apng", "avif", "bmp", "gif", "ico", "j2k", "jfif", "jp2", "jpe", "jpeg", "jpg", "mpo", "pbm", "pgm", "png"),
+        *("pnm", "ppm", "tga", "tif", "tiff", "webp"),
+    )
 )
 MAX_PIXELS = 100_000_000  # larger files are refused before they are decoded
 

@@ -94,7 +94,9 @@ def _read_splits(root: Path, named: Mapping[Path, str], others: Sequence[Path], 
             if name not in found[role]:
                 left_out[f"class {name!r} has no image in the {role} split"] = 0
         splits[role] = [
-            Sample(shown, path, classes.index(name)) for name in sorted(found[role]) for shown, path in found[role][name]
+            Sample(shown, path, classes.index(name))
+            for name in sorted(found[role])
+            for shown, path in found[role][name]
         ]
     for folder in others:
         left_out[f"folder {folder.name!r} beside train/ is not a split and was not read"] = 0

@@ -8,8 +8,8 @@ from typing import Any
 from vitkit.config import UserError
 from vitkit.console import Console, percent
 from vitkit.data.sources import match_classes, read_source
+from vitkit.evals.scoring import rows, score_samples
 from vitkit.jobs.load import load
-from vitkit.jobs.scoring import rows, score_samples
 from vitkit.report import Row
 
 __all__ = ["evaluate"]

@@ -17,8 +17,8 @@ from vitkit.config import UserError, did_you_mean
 from vitkit.console import Console
 from vitkit.data.pixels import IMAGE_SUFFIXES, ImageError
 from vitkit.data.sources import find_images
+from vitkit.evals.scoring import classify_stream
 from vitkit.jobs.load import load
-from vitkit.jobs.scoring import classify_stream
 
 __all__ = ["PredictResult", "expand_paths", "predict"]
 
@@ -143,7 +143,9 @@ def _guard(out: Path, write: Any) -> Any:
         return result
     except OSError as error:
         kept = "" if in_place else f" What was done is in {partial}."
-        raise UserError(f"cannot write {out}: {error.strerror or error}. Free space or choose another place.{kept}") from None
+        raise UserError(
+            f"cannot write {out}: {error.strerror or error}. Free space or choose another place.{kept}"
+        ) from None
 
 
 def _write(results: Iterator[tuple[str, Prediction]], file: TextIO, top: int, kind: str) -> int:

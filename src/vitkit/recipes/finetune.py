@@ -7,8 +7,11 @@ and their values are in docs/results/finetune-recipe.md.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
 
 from vitkit.config import UserError, from_dict
 from vitkit.data.augment import Augment
@@ -18,6 +21,8 @@ from vitkit.optim import OptimConfig
 from vitkit.train import TrainConfig, best_precision
 
 __all__ = ["FinetuneRecipe", "Plan", "choose_recipe", "scratch_config", "train_config", "validation_fraction"]
+
+SMALL_SIDE = 24  # smaller images are enlarged to this before patches are cut
 
 
 @dataclass(frozen=True)
@@ -30,6 +35,7 @@ class FinetuneRecipe:
     layer_decay: float
     weight_decay: float
     warmup: float  # part of the steps
+    decay: str  # cosine | linear | constant
     smoothing: float
     drop_path: float
     ema: float
@@ -47,14 +53,11 @@ def validation_fraction(images_per_class: float) -> float:
     return 0.1 if images_per_class < 50 else 0.2
 
 
-def choose_recipe(
-    *, images: int, classes: int, config: ViTConfig, pretrained: bool, train: str, upscaled: bool
-) -> FinetuneRecipe:
+def choose_recipe(*, images: int, config: ViTConfig, pretrained: bool, train: str, upscaled: bool) -> FinetuneRecipe:
     """Choose the recipe.
 
     Args:
         images: training images.
-        classes: classes.
         config: the model at the size it will run at.
         pretrained: weights were given, as opposed to a random start.
         train: all | head | lora.
@@ -62,26 +65,9 @@ def choose_recipe(
     """
     if train not in ("all", "head", "lora"):
         raise UserError(f"--train is {train!r}; known: all, head, lora.")
-    batch_size = 32 if images < 2_000 else 64 if images < 20_000 else 128
     if not pretrained:
-        return FinetuneRecipe(
-            epochs=min(300.0, max(20.0, 100_000 / images)),
-            batch_size=batch_size,
-            lr=1e-3,
-            layer_decay=1.0,
-            weight_decay=0.05,
-            warmup=0.1,
-            smoothing=0.1,
-            drop_path=0.1,
-            ema=0.99,
-            crop_area=1.0 if upscaled or min(config.image_size) < 64 else 0.35,
-            flip=True,
-            jitter=0.0,
-            shift=0.12 if upscaled or min(config.image_size) < 64 else 0.0,
-            train_size=config.image_size,
-            evaluations=20,
-            patience=8,
-        )
+        return _scratch_recipe(images, config)
+    batch_size = 32 if images < 2_000 else 64 if images < 20_000 else 128
     frozen = train != "all"
     return FinetuneRecipe(
         epochs=min(30.0, max(3.0, 9_000 / images)),
@@ -90,6 +76,7 @@ def choose_recipe(
         layer_decay=1.0 if frozen else 0.75,
         weight_decay=0.05,
         warmup=0.1,
+        decay="cosine",
         smoothing=0.1,
         drop_path=0.1 if train == "all" else 0.0,
         ema=0.0,
@@ -116,17 +103,52 @@ def _train_size(config: ViTConfig) -> tuple[int, int]:
     return h, w
 
 
-def scratch_config(image_size: tuple[int, int], num_classes: int, grid: int = 8) -> ViTConfig:
-    """A small model for training without pre-trained weights: about ``grid`` x ``grid`` patches."""
-    patch = max(2, round(min(image_size) / grid))  # a one-pixel patch says nothing and costs four times the tokens
-    size = tuple(max(1, round(n / patch)) * patch for n in image_size)
+def _scratch_recipe(images: int, config: ViTConfig) -> FinetuneRecipe:
+    """From random weights: many passes, large batches, and views that move, scale and stretch the image."""
+    return FinetuneRecipe(
+        epochs=min(300.0, max(20.0, 130_000 / images)),
+        batch_size=128,
+        lr=1e-3,
+        layer_decay=1.0,
+        weight_decay=0.05,
+        warmup=0.1,
+        decay="cosine",
+        smoothing=0.1,
+        drop_path=0.0,
+        ema=0.99,
+        crop_area=0.6 if min(config.image_size) <= SMALL_SIDE else 0.35,
+        flip=True,
+        jitter=0.0,
+        shift=0.06,
+        train_size=config.image_size,
+        evaluations=10,
+        patience=5,
+    )
+
+
+def scratch_config(sizes: Sequence[tuple[int, int]], image_size: tuple[int, int] | None, num_classes: int) -> ViTConfig:
+    """A small model for training from random weights, its width chosen by the number of images.
+
+    Args:
+        sizes: (height, width) of the training images.
+        image_size: the size to run at; None takes the images' own, between 24 and 64 pixels.
+        num_classes: classes.
+    """
+    if image_size is None:
+        side = int(np.median(np.min(np.array(sizes), axis=1)))
+        side = min(max(side, SMALL_SIDE), 64)
+        image_size = (side, side)
+    patch = min(max(4, round(min(image_size) / 8)), *image_size)  # about 8 x 8 patches
+    embed_dim, depth, num_heads = (
+        (64, 4, 2) if len(sizes) < 5_000 else (128, 6, 4) if len(sizes) < 25_000 else (192, 9, 6)
+    )
     return ViTConfig(
-        embed_dim=96,
-        depth=6,
-        num_heads=3,
-        mlp_dim=192,
+        embed_dim=embed_dim,
+        depth=depth,
+        num_heads=num_heads,
+        mlp_dim=2 * embed_dim,
         patch_size=(patch, patch),
-        image_size=size,  # type: ignore[arg-type]
+        image_size=(image_size[0] // patch * patch, image_size[1] // patch * patch),
         num_classes=num_classes,
         pool="mean",
         cls_token=False,
@@ -193,6 +215,7 @@ def train_config(recipe: FinetuneRecipe, images: int, seed: int) -> TrainConfig:
             weight_decay=recipe.weight_decay,
             layer_decay=recipe.layer_decay,
             warmup=recipe.warmup,
+            decay=recipe.decay,
             ema=recipe.ema,
         ),
     )

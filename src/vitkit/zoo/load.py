@@ -90,7 +90,9 @@ def _read_checkpoint(path: Path, source_image_size: tuple[int, int] | None, over
     told = {**(row.model if row else {}), **{k: v for k, v in overrides.items() if k in MODEL_FIELDS - {"image_size"}}}
     if "num_heads" not in told and module.NAME == "timm":
         if config.embed_dim % 64:
-            raise UserError(f"{path}: the number of heads is not in the file and {config.embed_dim} / 64 is not whole: say num_heads=...")
+            raise UserError(
+                f"{path}: the number of heads is not in the file and {config.embed_dim} / 64 is not whole: say num_heads=..."
+            )
         notes.append(f"assumed {config.num_heads} heads of width 64: the file does not tell")
     config = override(config, told, str(path))
     tensors = decode(state, module.rules(config), str(path))

@@ -17,39 +17,16 @@ from torch import Tensor
 from vitkit.checkpoint import TrainState, save_checkpoint
 from vitkit.config import UserError
 from vitkit.console import Console, percent
-from vitkit.data.pixels import ImageError, Preprocess
 from vitkit.data.sources import Sample
-from vitkit.engines.eager import EagerEngine, stream
+from vitkit.engines.eager import EagerEngine
 from vitkit.evals.classify import score
+from vitkit.evals.scoring import features_of
 from vitkit.models.lora import merge_lora
 from vitkit.recipes.finetune import Plan
 from vitkit.train import StepReport
 from vitkit.zoo.load import resize
 
-__all__ = ["RunHooks", "features_of"]
-
-
-def features_of(
-    engine: EagerEngine,
-    record: Preprocess,
-    samples: Sequence[Sample],
-    console: Console,
-    label: str,
-    *,
-    mirror: bool = False,
-) -> Tensor:
-    """Results (n, O) of an engine over samples that were opened before.
-
-    Raises:
-        UserError: a file that could be read before and cannot now.
-    """
-    results = stream(engine, record, [sample.source for sample in samples], mirror=mirror)
-    rows = []
-    for sample, result in zip(samples, console.track(results, len(samples), label), strict=True):
-        if isinstance(result, ImageError):
-            raise UserError(f"{sample.name} could be read before and cannot now: {result}")
-        rows.append(result)
-    return torch.stack(rows)
+__all__ = ["RunHooks"]
 
 
 class RunHooks:
@@ -106,7 +83,9 @@ class RunHooks:
             self._log.write(json.dumps(entry) + "\n")
             self._log.flush()
         except OSError as error:
-            raise UserError(f"cannot write {self.run / 'metrics.jsonl'}: {error.strerror}. Free space and --resume.") from None
+            raise UserError(
+                f"cannot write {self.run / 'metrics.jsonl'}: {error.strerror}. Free space and --resume."
+            ) from None
 
     def on_step(self, report: StepReport) -> None:
         """Log a step and rewrite the live line."""
@@ -133,7 +112,10 @@ class RunHooks:
         engine = EagerEngine(sized, precision=train.precision, fused_attention=train.fused_attention)
         logits = features_of(engine, self.plan.preprocess, self.val, self.console, "validating")
         scores = score(logits.double().softmax(1).numpy(), self.labels.numpy())
-        entry = {"step": step, **{k: v for k, v in scores.values.items() if k in ("top1", "balanced_accuracy", "macro_f1", "nll")}}
+        entry = {
+            "step": step,
+            **{k: v for k, v in scores.values.items() if k in ("top1", "balanced_accuracy", "macro_f1", "nll")},
+        }
         self.evaluations.append(entry)
         self._write({**entry, "split": "val"})
         return scores.selection_key(self.select_by)

@@ -6,20 +6,20 @@ import dataclasses
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from vitkit.bundle import Bundle
 from vitkit.checkpoint import TrainState
 from vitkit.evals.classify import wilson
-from vitkit.jobs.finetune_hooks import RunHooks
-from vitkit.jobs.scoring import Scored, rows
+from vitkit.evals.scoring import Scored, rows
+from vitkit.finetuning.arguments import Arguments
+from vitkit.finetuning.data import TaskData
+from vitkit.finetuning.hooks import RunHooks
+from vitkit.finetuning.probe import Probed
 from vitkit.recipes.finetune import Plan
 from vitkit.report import versions
-
-if TYPE_CHECKING:
-    from vitkit.jobs.finetune import Arguments, _Data, _Probed
 
 __all__ = ["RunFacts", "report_facts"]
 
@@ -33,8 +33,8 @@ class RunFacts:
     arguments: Arguments
     command: str
     plan: Plan
-    data: _Data
-    probed: _Probed
+    data: TaskData
+    probed: Probed
     state: TrainState
     hooks: RunHooks
     began: float
@@ -112,7 +112,9 @@ def _comparison(candidates: Mapping[str, Any], results: Mapping[str, Scored], re
     for name, found in candidates.items():
         n, top1 = found["n"], found["val"]["top1"]
         low, high = wilson(round(top1 * n), n)
-        lines.append({"model": name, "split": "val", "value": top1, "low": low, "high": high, "n": n, "label": SELECTION})
+        lines.append(
+            {"model": name, "split": "val", "value": top1, "low": low, "high": high, "n": n, "label": SELECTION}
+        )
     if "test" in results:
         scores = results["test"].scores
         low, high = scores.top1_interval
@@ -134,7 +136,8 @@ def _data_facts(facts: RunFacts) -> dict[str, Any]:
         "summary": data.source.describe(),
         "counts": {name: len(samples) for name, samples in parts.items() if samples},
         "per_class": {
-            name: np.bincount([s.label for s in samples], minlength=len(classes)).tolist() for name, samples in parts.items()
+            name: np.bincount([s.label for s in samples], minlength=len(classes)).tolist()
+            for name, samples in parts.items()
         },
         "split_rule": data.splits.rule,
         "fit": facts.plan.preprocess.fit,
@@ -164,7 +167,9 @@ def _next_steps(facts: RunFacts, head: Scored, split: str) -> list[str]:
         lines.append("The model started from random weights: name a pre-trained checkpoint with --model.")
     if head.scores.n < 200:
         low, high = head.scores.top1_interval
-        lines.append(f"{head.scores.n} images leave the accuracy uncertain by {100 * (high - low) / 2:.0f} points either way.")
+        lines.append(
+            f"{head.scores.n} images leave the accuracy uncertain by {100 * (high - low) / 2:.0f} points either way."
+        )
     if facts.data.skipped:
         lines.append(f"{len(facts.data.skipped)} files could not be used; mend or remove them.")
     return lines or ["Nothing stands out. Try the model on new images: vit predict."]

@@ -6,17 +6,19 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from vitkit.bundle import Bundle
 from vitkit.config import UserError
 from vitkit.console import Console
-from vitkit.data.pixels import ImageError
+from vitkit.data.pixels import ImageError, Preprocess
 from vitkit.data.sources import Sample
 from vitkit.engines.eager import EagerEngine, ImageSource, stream
 from vitkit.evals.classify import Scores, score
 from vitkit.report import Row
 
-__all__ = ["Scored", "classify_stream", "rows", "score_samples"]
+__all__ = ["Scored", "classify_stream", "features_of", "rows", "score_samples"]
 
 
 @dataclass(frozen=True)
@@ -51,8 +53,6 @@ def score_samples(
     Raises:
         UserError: with ``strict``, if any file cannot be used; always, if none can.
     """
-    import torch
-
     kept, logits, skipped = [], [], []
     results = classify_stream(bundle, [sample.source for sample in samples], workers)
     for sample, result in zip(samples, console.track(results, len(samples), label), strict=True):
@@ -69,6 +69,29 @@ def score_samples(
     probabilities = bundle.probabilities(torch.from_numpy(stacked)).numpy()
     labels = np.array([sample.label for sample in kept])
     return Scored(kept, stacked, probabilities, skipped, score(probabilities, labels))
+
+
+def features_of(
+    engine: EagerEngine,
+    record: Preprocess,
+    samples: Sequence[Sample],
+    console: Console,
+    label: str,
+    *,
+    mirror: bool = False,
+) -> Tensor:
+    """Results (n, O) of an engine over samples that were opened before.
+
+    Raises:
+        UserError: a file that could be read before and cannot now.
+    """
+    results = stream(engine, record, [sample.source for sample in samples], mirror=mirror)
+    rows = []
+    for sample, result in zip(samples, console.track(results, len(samples), label), strict=True):
+        if isinstance(result, ImageError):
+            raise UserError(f"{sample.name} could be read before and cannot now: {result}")
+        rows.append(result)
+    return torch.stack(rows)
 
 
 def rows(scored: Scored, task: str, dataset: str, model: str, *, selection: bool) -> list[Row]:

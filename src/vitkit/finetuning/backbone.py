@@ -1,0 +1,72 @@
+"""The weights a run starts from, how its images are fitted, and the new head."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from vitkit.bundle import Bundle
+from vitkit.config import UserError
+from vitkit.console import Console
+from vitkit.data.pixels import Preprocess, choose_fit
+from vitkit.finetuning.arguments import Arguments
+from vitkit.finetuning.data import TaskData
+from vitkit.models.vit import VisionTransformer
+from vitkit.recipes.finetune import scratch_config
+from vitkit.zoo.load import load_model
+
+__all__ = ["choose_preprocess", "describe_size", "load_backbone", "with_new_head"]
+
+
+def load_backbone(arguments: Arguments, data: TaskData, console: Console) -> tuple[Bundle, bool]:
+    """The weights to start from, without their head, at the size to run at."""
+    if arguments.model is not None:
+        sized = {"image_size": arguments.image_size} if arguments.image_size else {}
+        bundle = load_model(arguments.model, **{**arguments.overrides, **sized})
+        bundle.require_preprocess()
+        if bundle.config.pool == "none":
+            raise UserError("this model classifies every token (pool='none'); fine-tuning needs one answer per image.")
+        console.say(f"model     {bundle.source}, {describe_size(bundle.model)}, licence {bundle.licence}")
+        for note in bundle.notes:
+            console.say(f"          {note}")
+        return bundle, True
+    config = scratch_config(data.training_scan.sizes, arguments.image_size, len(data.source.classes))
+    model = VisionTransformer(config)
+    model.init_weights(arguments.seed)
+    console.warn(
+        "no --model: training a small Vision Transformer from random weights. Without pre-training it learns little from "
+        "few images; name a pre-trained checkpoint with --model for a much better result."
+    )
+    console.say(f"model     random weights, {describe_size(model)}")
+    record = Preprocess(image_size=config.image_size, fit="squash", crop_fraction=0.875)
+    return Bundle(model.eval(), record, source="random weights", licence="the user's own"), False
+
+
+def describe_size(model: VisionTransformer) -> str:
+    c = model.config
+    parameters = sum(p.numel() for p in model.parameters())
+    return (
+        f"{parameters / 1e6:.2f} M parameters, width {c.embed_dim}, depth {c.depth}, patch {c.patch_size[0]}x{c.patch_size[1]}, "
+        f"image {c.image_size[0]}x{c.image_size[1]}"
+    )
+
+
+def choose_preprocess(
+    arguments: Arguments, backbone: Bundle, data: TaskData, console: Console
+) -> tuple[Preprocess, str]:
+    record = backbone.require_preprocess()
+    if arguments.fit == "auto":
+        fit, reason = choose_fit(data.training_scan.sizes, record.image_size)
+    else:
+        fit, reason = arguments.fit, "as asked for"
+    console.say(f"fit       {fit}: {reason}")
+    return dataclasses.replace(record, fit=fit), reason
+
+
+def with_new_head(backbone: Bundle, classes: int) -> VisionTransformer:
+    """The backbone with a zero head for the data's classes."""
+    config = dataclasses.replace(backbone.config, num_classes=classes)
+    model = VisionTransformer(config)
+    state = {name: t for name, t in backbone.model.state_dict().items() if not name.startswith("head.")}
+    model.load_state_dict(state, strict=False)
+    model.reset_head()
+    return model

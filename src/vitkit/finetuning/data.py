@@ -1,0 +1,87 @@
+"""Reads, opens and splits the data of a run."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from vitkit.config import UserError, read_json, write_file, write_json
+from vitkit.console import Console
+from vitkit.data.audit import Scan, scan
+from vitkit.data.sources import Sample, Source, match_classes, read_source
+from vitkit.data.subsets import Splits, make_splits
+from vitkit.finetuning.arguments import Arguments
+from vitkit.recipes.finetune import validation_fraction
+
+__all__ = ["TaskData", "read_data", "write_inputs"]
+
+MAX_VALIDATION_IMAGES = 2_000  # held out where there is no validation split
+
+
+@dataclass(frozen=True)
+class TaskData:
+    """Usable images and what opening them showed."""
+
+    source: Source
+    splits: Splits
+    scans: Mapping[str, Scan]
+
+    @property
+    def training_scan(self) -> Scan:
+        """The scan of the images that train and validate."""
+        return self.scans["train" if "train" in self.scans else "all"]
+
+    @property
+    def skipped(self) -> list[tuple[str, str]]:
+        return [entry for found in self.scans.values() for entry in found.skipped]
+
+
+def read_data(arguments: Arguments, stored_plan: Path | None, console: Console) -> TaskData:
+    source = read_source(arguments.data)
+    splits = dict(source.splits)
+    if arguments.val is not None:
+        extra = match_classes(read_source(arguments.val), source.classes)
+        splits["val"] = next(extra.splits[name] for name in ("val", "all", "train", "test") if name in extra.splits)
+        source = dataclasses.replace(source, splits=splits)
+    console.say(f"data      {source.name}: {source.describe()}")
+    for note in source.notes:
+        console.say(f"          {note}")
+    scans = {
+        split: scan(
+            samples,
+            strict=arguments.strict,
+            progress=lambda items, total, split=split: console.track(items, total, f"opening {split}"),
+        )
+        for split, samples in splits.items()
+    }
+    for split, found in scans.items():
+        for name, reason in found.skipped:
+            console.warn(f"{split}: {name} cannot be used and is left out: {reason}")
+    usable = {split: found.usable for split, found in scans.items()}
+    if stored_plan is not None and "val" not in usable:
+        made = _stored_splits(stored_plan, usable)
+    else:
+        training = usable.get("train", usable.get("all", ()))
+        fraction = validation_fraction(len(training) / len(source.classes))
+        made = make_splits(usable, source.classes, fraction, MAX_VALIDATION_IMAGES, arguments.seed)
+    console.say(f"split     train {len(made.train)}, val {len(made.val)}, test {len(made.test or [])}: {made.rule}")
+    return TaskData(source, made, scans)
+
+
+def _stored_splits(run: Path, usable: Mapping[str, Sequence[Sample]]) -> Splits:
+    stored = read_json(run / "split.json")
+    by_name = {sample.name: sample for sample in (usable["train"] if "train" in usable else usable["all"])}
+    if gone := [name for name in (*stored["train"], *stored["val"]) if name not in by_name]:
+        raise UserError(f"{len(gone)} images of {run}/split.json are gone from the data, the first: {gone[0]}.")
+    parts = [[by_name[name] for name in stored[part]] for part in ("train", "val")]
+    return Splits(parts[0], parts[1], usable.get("test"), stored["rule"])
+
+
+def write_inputs(run: Path, arguments: Arguments, command: str, data: TaskData) -> None:
+    write_json(run / "arguments.json", dataclasses.asdict(arguments))
+    write_file(run / "command.txt", (command + "\n").encode())
+    parts = {"train": data.splits.train, "val": data.splits.val, "test": data.splits.test or []}
+    stored = {name: [sample.name for sample in samples] for name, samples in parts.items()}
+    write_json(run / "split.json", {"rule": data.splits.rule, **stored})

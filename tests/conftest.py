@@ -1,0 +1,42 @@
+"""Fixtures that several test modules use: small images on disk, and a tiny model that is quick to train."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+COLOURS = {"blue": (40, 60, 200), "green": (50, 180, 70), "red": (200, 50, 40)}
+
+
+def write_images(folder: Path, colour: tuple[int, int, int], count: int, seed: int, size: int = 16) -> None:
+    """Noisy images around one colour, an easy class."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(seed)
+    for number in range(count):
+        pixels = np.clip(rng.normal(colour, 30, (size, size, 3)), 0, 255).astype(np.uint8)
+        Image.fromarray(pixels).save(folder / f"{number:03d}.png")
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """train/ and test/ of three easy classes, 8 and 4 images each."""
+    root = tmp_path / "photos"
+    for seed, (name, colour) in enumerate(COLOURS.items()):
+        write_images(root / "train" / name, colour, 8, seed)
+        write_images(root / "test" / name, colour, 4, seed + 100)
+    return root
+
+
+@pytest.fixture
+def flat(tmp_path: Path) -> Path:
+    """Class folders without splits, 8 images each."""
+    root = tmp_path / "flat"
+    for seed, (name, colour) in enumerate(COLOURS.items()):
+        write_images(root / name, colour, 8, seed)
+    return root

@@ -1,0 +1,240 @@
+"""The model against the reference: golden vectors, parameter counts, initialisation (VIT_SPEC 1 and 11)."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from vitkit.config import UserError
+from vitkit.converters import google
+from vitkit.converters.engine import decode
+from vitkit.models.vit import Attention, VisionTransformer, ViTConfig
+
+# name -> size, changes, parameters at 224 with 1000 classes: the official unit test's values (VIT_SPEC 1.1)
+OFFICIAL = {
+    "ViT-Ti_16": ("Ti/16", {}, 5_717_416),
+    "ViT-S_16": ("S/16", {}, 22_050_664),
+    "ViT-S_32": ("S/32", {}, 22_878_952),
+    "ViT-B_8": ("B/8", {}, 86_576_872),
+    "ViT-B_16": ("B/16", {}, 86_567_656),
+    "ViT-B_32": ("B/32", {}, 88_224_232),
+    "ViT-L_16": ("L/16", {}, 304_326_632),
+    "ViT-L_32": ("L/32", {}, 306_535_400),
+    "ViT-H_14": ("H/14", {}, 632_045_800),
+    "ViT-S_16-gap-norep": ("S/16", {"pool": "mean", "cls_token": False}, 22_049_896),
+    "ViT-B_16-gap-norep": ("B/16", {"pool": "mean", "cls_token": False}, 86_566_120),
+    "ViT-S_32-gap-norep": ("S/32", {"pool": "mean", "cls_token": False}, 22_878_184),
+    "ViT-B_32-gap-norep": ("B/32", {"pool": "mean", "cls_token": False}, 88_222_696),
+    "testing": ("Ti/16", {"embed_dim": 10, "mlp_dim": 10, "num_heads": 2, "depth": 1}, 21_390),
+    "testing-unpooled": (
+        "Ti/16",
+        {"embed_dim": 10, "mlp_dim": 10, "num_heads": 2, "depth": 1, "pool": "none", "cls_token": False},
+        21_370,
+    ),
+}
+GOLDEN = {
+    "G1": (
+        {},
+        [
+            [-0.066155, -2.081751, -1.134842, -0.442081, -0.058782],
+            [-0.175514, -1.671000, -0.637034, -0.290550, -0.318304],
+        ],
+    ),
+    "G1 with erf GELU": ({"gelu": "erf"}, [[-0.066241, -2.081869, -1.134909, -0.441983, -0.058709]]),
+    "G2": (
+        {"representation_size": 48},
+        [[-1.047176, -1.335025, 0.289128, 1.475547, 1.233105], [-0.662167, -0.923790, 0.410419, 1.077064, 0.775541]],
+    ),
+    "G3": (
+        {"pool": "mean", "cls_token": False},
+        [[-0.038097, 0.079475, 0.009387, 0.187979, 0.011244], [-0.046546, 0.029920, -0.074894, 0.214529, 0.125022]],
+    ),
+}
+
+
+def golden_config(**changes: object) -> ViTConfig:
+    base = ViTConfig(embed_dim=64, depth=2, num_heads=4, mlp_dim=128, image_size=(64, 64), num_classes=5)
+    return dataclasses.replace(base, **changes)  # type: ignore[arg-type]
+
+
+def golden_state(config: ViTConfig) -> dict[str, torch.Tensor]:
+    """The rule of VIT_SPEC 11 over the official names and shapes of a configuration."""
+    shapes = {
+        name: tensor.shape
+        for rule in google.rules(config)
+        for name, tensor in zip(
+            rule.theirs, rule.to_theirs(VisionTransformer(config).state_dict()[rule.ours]), strict=True
+        )
+    }
+    state = {}
+    for rank, name in enumerate(sorted(shapes)):
+        i = np.arange(math.prod(shapes[name]), dtype=np.int64)
+        values = 0.2 * (((i * 7919 + rank * 104729) % 1009) / 504 - 1) + name.endswith("scale")
+        state[name] = torch.from_numpy(values.astype(np.float32).reshape(shapes[name]))
+    return state
+
+
+def golden_image(count: int, size: int) -> torch.Tensor:
+    i = np.arange(count * size * size * 3, dtype=np.int64)
+    values = (((i * 7919) % 1009) / 504 - 1).astype(np.float32).reshape(count, size, size, 3)
+    return torch.from_numpy(values).permute(0, 3, 1, 2)
+
+
+@pytest.mark.parametrize("name", GOLDEN)
+@pytest.mark.parametrize("fused", [True, False])
+def test_golden_vectors(name: str, fused: bool) -> None:
+    changes, expected = GOLDEN[name]
+    config = golden_config(**changes)
+    model = VisionTransformer(config).eval()
+    model.load_state_dict(decode(golden_state(config), google.rules(config), name))
+    for module in model.modules():
+        if isinstance(module, Attention):
+            module.fused = fused
+    with torch.no_grad():
+        logits = model(golden_image(2, 64)).numpy()
+    np.testing.assert_allclose(logits[: len(expected)], expected, atol=1e-4)
+
+
+def test_the_golden_file_has_the_stated_size() -> None:
+    state = golden_state(golden_config())
+    assert len(state) == 40
+    assert sum(tensor.numel() for tensor in state.values()) == 117_765
+
+
+@pytest.mark.parametrize("name", OFFICIAL)
+def test_parameter_counts_of_every_official_plain_variant(name: str) -> None:
+    size, changes, parameters = OFFICIAL[name]
+    with torch.device("meta"):
+        model = VisionTransformer(ViTConfig.named(size, **changes))
+    assert sum(p.numel() for p in model.parameters()) == parameters
+
+
+def test_rectangular_images_and_any_patch_size() -> None:
+    config = golden_config(image_size=(50, 96), patch_size=(12, 16))
+    model = VisionTransformer(config).eval()
+    model.init_weights(0)
+    features = model.forward_features(torch.zeros(2, 3, 50, 96))
+    assert features.prefix.shape == (2, 1, 64)
+    assert features.patches.shape == (2, 4, 6, 64)  # the last 2 rows of pixels are dropped, as the reference does
+    assert model(torch.zeros(2, 3, 50, 96)).shape == (2, 5)
+
+
+def test_patch_rows_run_left_to_right_then_down() -> None:
+    config = golden_config(image_size=(32, 48), depth=1)
+    model = VisionTransformer(config).eval()
+    model.init_weights(0)
+    image = torch.zeros(1, 3, 32, 48)
+    image[:, :, 16:, 32:] = 1.0  # the last patch of the second row
+    changed = (model.patch_embed(image) - model.patch_embed(torch.zeros_like(image))).abs().sum(1)[0]
+    assert changed.flatten().nonzero().flatten().tolist() == [5]
+
+
+@pytest.mark.parametrize("scale", [None, 1e-5])
+def test_initialisation_fills_every_parameter_as_the_reference(scale: float | None) -> None:
+    config = ViTConfig.named("Ti/16", depth=2, layer_scale=scale, representation_size=32)
+    model = VisionTransformer(config)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.fill_(float("nan"))
+    model.init_weights(3)
+    for name, parameter in model.named_parameters():
+        assert parameter.isfinite().all(), name
+    kernel = model.patch_embed.weight
+    assert kernel.std().item() == pytest.approx(0.0361, rel=0.02)  # VIT_SPEC 1.5
+    assert kernel.abs().max().item() <= 0.0821
+    limit = math.sqrt(6 / (2 * 192))
+    qkv = model.blocks[0].attn.qkv.weight
+    assert 0.98 * limit < qkv.abs().max().item() <= limit  # each of q, k, v for itself
+    assert model.blocks[0].mlp.fc1.weight.abs().max().item() <= math.sqrt(6 / (192 + 768))
+    assert model.blocks[0].mlp.fc1.bias.std().item() == pytest.approx(1e-6, rel=0.1)
+    assert model.pos_embed is not None
+    assert model.pos_embed.std().item() == pytest.approx(0.02, rel=0.05)
+    assert not model.cls_token.any()
+    assert not model.head.weight.any()
+    assert not model.head.bias.any()
+
+
+def test_equal_seeds_give_equal_weights_and_other_seeds_others() -> None:
+    weights = []
+    for seed in (1, 1, 2):
+        model = VisionTransformer(golden_config())
+        model.init_weights(seed)
+        weights.append(model.patch_embed.weight.detach().clone())
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])
+
+
+def test_drop_path_drops_whole_branches_of_single_images_in_training_only() -> None:
+    model = VisionTransformer(golden_config(drop_path=0.5, depth=4))
+    model.init_weights(0)
+    model.head.weight.data.normal_(generator=torch.Generator().manual_seed(0))
+    images = golden_image(1, 64).expand(8, -1, -1, -1)
+    assert model.blocks[0].drop_path == 0
+    assert model.blocks[3].drop_path == 0.5
+    model.train()
+    torch.manual_seed(0)
+    assert len({tuple(row.tolist()) for row in model(images).detach().round(decimals=4)}) > 1
+    model.eval()
+    with torch.no_grad():
+        rows = model(images)
+    torch.testing.assert_close(rows, rows[:1].expand_as(rows))
+
+
+@pytest.mark.parametrize(
+    ("changes", "found"),
+    [
+        ({"pool": "gap"}, "pool is 'gap'; known: cls, mean, none"),
+        ({"pool": "cls", "cls_token": False}, "needs cls_token=True"),
+        ({"num_heads": 5}, "64 does not divide into 5 heads"),
+        ({"image_size": (8, 64)}, "smaller than one patch"),
+        ({"image_size": (0, 64)}, "positive integers"),
+        ({"drop_path": 1.0}, r"drop_path must be in \[0, 1\)"),
+        ({"position": "sincos"}, "Did you mean 'sincos2d'"),
+        ({"depth": 0}, "depth must be at least 1"),
+    ],
+)
+def test_a_wrong_configuration_says_what_is_wrong(changes: dict[str, object], found: str) -> None:
+    with pytest.raises(UserError, match=found):
+        golden_config(**changes)
+
+
+def test_a_wrong_size_or_name_says_what_is_known() -> None:
+    with pytest.raises(UserError, match="one of Ti, S, B, L, H"):
+        ViTConfig.named("XL/16")
+    model = VisionTransformer(golden_config())
+    with pytest.raises(UserError, match="image_size"):
+        model(torch.zeros(1, 3, 32, 32))
+
+
+def test_every_field_of_the_configuration_is_read(tmp_path: object) -> None:
+    """A field that never reaches the model changes results silently: each must change tensors, values or errors."""
+    reference = VisionTransformer(golden_config())
+    reference.init_weights(0)
+    changed = {
+        "embed_dim": 128, "depth": 3, "num_heads": 8, "mlp_dim": 64, "patch_size": (8, 8), "image_size": (32, 64),
+        "in_channels": 1, "num_classes": 7, "cls_token": False, "pool": "mean", "representation_size": 16,
+        "position": "sincos2d", "gelu": "erf", "norm_eps": 1e-2, "layer_scale": 0.5, "drop_path": 0.5, "dropout": 0.5,
+        "attention_dropout": 0.5,
+    }  # fmt: skip
+    elsewhere = {"position_rule"}  # read when a table is resampled: tests/zoo
+    assert set(changed) | elsewhere == {f.name for f in dataclasses.fields(ViTConfig)}
+    for field, value in changed.items():
+        extra = {"pool": "mean"} if field == "cls_token" else {}
+        config = golden_config(**{field: value, **extra})
+        model = VisionTransformer(config).train()
+        model.init_weights(0)
+        if {k: v.shape for k, v in model.state_dict().items()} != {
+            k: v.shape for k, v in reference.state_dict().items()
+        }:
+            continue  # it changed the tensors
+        model.head.weight.data.fill_(0.1)
+        torch.manual_seed(0)
+        images = golden_image(2, 64)
+        got = model(images)
+        plain = VisionTransformer(golden_config()).train()
+        plain.load_state_dict(model.state_dict())
+        assert not torch.equal(got, plain(images)), field
