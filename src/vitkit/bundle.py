@@ -181,7 +181,7 @@ def is_bundle(folder: Path) -> bool:
     if not (folder / "config.json").is_file():
         return False
     try:
-        return read_json(folder / "config.json").get("format") == FORMAT
+        return bool(read_json(folder / "config.json").get("format") == FORMAT)
     except (UserError, AttributeError):
         return False
 
@@ -203,8 +203,12 @@ def read_bundle_config(folder: Path) -> dict[str, Any]:
             f"{folder} has bundle format {version}; this vitkit {__version__} reads up to {FORMAT_VERSION}. "
             f"It was made by vitkit {config.get('vitkit_version', '?')}: pip install -U vitkit."
         )
-    needed = {"model", "preprocess", "classes", "calibration", "weights"}
-    if missing := sorted(needed - set(config)):
+    missing = sorted({"model", "preprocess", "classes", "calibration", "weights"} - set(config))
+    for part, names in (("model", ()), ("calibration", ("temperature",)), ("weights", ("source", "licence"))):
+        if part not in missing and not isinstance(config[part], dict):
+            raise UserError(f"{folder}/config.json: {part} must hold named values, got {config[part]!r}.")
+        missing += [f"{part}.{name}" for name in names if part not in missing and name not in config[part]]
+    if missing:
         raise UserError(f"{folder}/config.json lacks {', '.join(missing)}; the bundle is incomplete, make it again.")
     return config
 

@@ -153,7 +153,7 @@ def _backward(model: nn.Module, config: TrainConfig, objective: Objective, batch
         with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
             loss = objective.loss(model, part)
         loss = loss * (len(part.labels) / len(batch.labels))
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         total += loss.item()
     return total
 

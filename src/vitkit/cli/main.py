@@ -62,7 +62,7 @@ class _Page(click.Group):
             ) from None
 
 
-class _Duration(click.ParamType):
+class _Duration(click.ParamType[float]):
     name = "duration"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
@@ -72,7 +72,7 @@ class _Duration(click.ParamType):
         return float(match[1]) * {"s": 1, "m": 60, "h": 3600, "": 1}[match[2]]
 
 
-class _Size(click.ParamType):
+class _Size(click.ParamType[tuple[int, int]]):
     name = "size"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
@@ -82,7 +82,7 @@ class _Size(click.ParamType):
         return int(match[1]), int(match[2] or match[1])
 
 
-class _Setting(click.ParamType):
+class _Setting(click.ParamType[tuple[str, Any]]):
     name = "name=value"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, Any]:

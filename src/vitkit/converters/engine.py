@@ -42,17 +42,34 @@ def decode(state: Mapping[str, Tensor], rules: Sequence[Rule], where: str) -> di
     """Their tensors to ours.
 
     Raises:
-        UserError: a tensor the rules need is missing, or one is left over.
+        UserError: a tensor the rules need is missing or of another size, or one is left over.
     """
     wanted = {name for rule in rules for name in rule.theirs}
     missing, unexpected = sorted(wanted - set(state)), sorted(set(state) - wanted)
     if missing or unexpected:
         raise UserError(f"{where}: the tensors do not fit a Vision Transformer. {_names(missing, unexpected)}")
-    return {rule.ours: rule.to_ours([state[name] for name in rule.theirs]).contiguous() for rule in rules}
+    ours = {}
+    for rule in rules:
+        parts = [state[name] for name in rule.theirs]
+        try:
+            ours[rule.ours] = rule.to_ours(parts).contiguous()
+        except RuntimeError:
+            shapes = ", ".join(f"{name} {tuple(part.shape)}" for name, part in zip(rule.theirs, parts, strict=True))
+            raise UserError(f"{where}: tensors of a shape that does not fit the others: {shapes}.") from None
+    return ours
 
 
 def encode(state: Mapping[str, Tensor], rules: Sequence[Rule]) -> dict[str, Tensor]:
-    """Our tensors to theirs; the inverse of `decode`."""
+    """Our tensors to theirs; the inverse of `decode`.
+
+    Raises:
+        UserError: the format has no place for one of our tensors, or needs one that the model does not have.
+    """
+    wanted = {rule.ours for rule in rules}
+    if left := sorted(set(state) - wanted):
+        raise UserError(f"the format has no place for {', '.join(left[:5])}; it cannot express this model.")
+    if missing := sorted(wanted - set(state)):
+        raise UserError(f"the format needs {', '.join(missing[:5])}, which this model does not have.")
     return {
         name: tensor.contiguous()
         for rule in rules

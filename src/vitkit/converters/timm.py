@@ -33,13 +33,13 @@ def config(state: Mapping[str, Tensor], source_image_size: tuple[int, int] | Non
     Raises:
         UserError: the patch grid is not a square and ``source_image_size`` was not given.
     """
-    embed_dim, channels, *patch = state["patch_embed.proj.weight"].shape
+    embed_dim, channels, patch_h, patch_w = state["patch_embed.proj.weight"].shape
     depth = len({name.split(".")[1] for name in state if name.startswith("blocks.")})
     cls_token = "cls_token" in state
     if source_image_size is None:
         tokens = state["pos_embed"].shape[1] - cls_token
         h, w = square_grid(tokens, "timm weights")
-        source_image_size = (h * patch[0], w * patch[1])
+        source_image_size = (h * patch_h, w * patch_w)
     if "blocks.0.mlp.fc1.weight" not in state:
         raise UserError("timm weights without blocks.0.mlp.fc1 are not of the plain Vision Transformer.")
     return ViTConfig(
@@ -47,12 +47,13 @@ def config(state: Mapping[str, Tensor], source_image_size: tuple[int, int] | Non
         depth=depth,
         num_heads=embed_dim // HEAD_DIM if embed_dim % HEAD_DIM == 0 else 1,
         mlp_dim=state["blocks.0.mlp.fc1.weight"].shape[0],
-        patch_size=tuple(patch),
+        patch_size=(patch_h, patch_w),
         image_size=source_image_size,
         in_channels=channels,
         num_classes=state["head.weight"].shape[0] if "head.weight" in state else 0,
         cls_token=cls_token,
         pool="cls" if cls_token else "mean",
+        representation_size=state["pre_logits.fc.weight"].shape[0] if "pre_logits.fc.weight" in state else 0,
         position_rule="bicubic_antialias",
         gelu="erf",
         layer_scale=1e-5 if "blocks.0.ls1.gamma" in state else None,

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from vitkit.config import UserError
+from vitkit.console import Console
 from vitkit.data.pixels import ImageError, open_image
 from vitkit.data.sources import Sample
 
@@ -26,39 +28,40 @@ class Scan:
 
 
 def scan(
-    samples: Sequence[Sample],
-    *,
-    strict: bool = False,
-    workers: int = 2,
-    progress: Callable[[Iterable[object], int], Iterable[object]] = lambda items, _total: items,
+    samples: Sequence[Sample], *, console: Console, label: str = "opening", strict: bool = False, workers: int = 2
 ) -> Scan:
-    """Decode every sample once.
+    """Decode every sample once, in threads, with a progress bar.
 
     Raises:
         UserError: with ``strict``, if any file cannot be used; always, if none can.
     """
-
-    def look(sample: Sample) -> tuple[tuple[int, int], str] | str:
-        try:
-            content = sample.source.read_bytes() if isinstance(sample.source, Path) else sample.source
-            image = open_image(content)
-        except OSError as error:
-            return f"cannot be read: {error.strerror}"
-        except ImageError as error:
-            return str(error)
-        return (image.height, image.width), hashlib.sha256(content).hexdigest()
-
     usable, sizes, skipped, total = [], [], [], hashlib.sha256()
     with ThreadPoolExecutor(workers) as pool:
-        for sample, found in zip(samples, progress(pool.map(look, samples), len(samples)), strict=True):
+        for sample, found in zip(samples, console.track(pool.map(_look, samples), len(samples), label), strict=True):
             if isinstance(found, str):
                 skipped.append((sample.name, found))
                 continue
-            size, digest = found  # type: ignore[misc]
             usable.append(sample)
-            sizes.append(size)
-            total.update(f"{sample.name}\0{sample.label}\0{digest}\n".encode())
+            sizes.append(found.size)
+            total.update(f"{sample.name}\0{sample.label}\0{found.digest}\n".encode())
     if skipped and (strict or not usable):
         name, reason = skipped[0]
         raise UserError(f"{len(skipped)} of {len(samples)} files cannot be used, the first: {name}: {reason}.")
     return Scan(usable, sizes, skipped, total.hexdigest())
+
+
+class _Found(NamedTuple):
+    size: tuple[int, int]  # (height, width)
+    digest: str
+
+
+def _look(sample: Sample) -> _Found | str:
+    """Open one file: what it is, or why it cannot be used."""
+    try:
+        content = sample.source.read_bytes() if isinstance(sample.source, Path) else sample.source
+        image = open_image(content)
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
+    except ImageError as error:
+        return str(error)
+    return _Found((image.height, image.width), hashlib.sha256(content).hexdigest())

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from vitkit.config import UserError
 from vitkit.data.augment import Augment, augment_image
-from vitkit.data.pixels import Preprocess, normalise, open_image
+from vitkit.data.pixels import ImageError, Preprocess, normalise, open_image
 from vitkit.data.sources import Sample
 
 __all__ = ["Batch", "to_tensor", "training_batches"]
@@ -29,7 +30,15 @@ def to_tensor(pixels: np.ndarray) -> Tensor:
     return torch.from_numpy(pixels).movedim(-1, -3).contiguous()
 
 
-class _Views(Dataset[tuple[np.ndarray, int]]):
+class _View(NamedTuple):
+    """One random view, or why its file cannot be read any more."""
+
+    pixels: np.ndarray  # uint8 (H, W, C)
+    label: int
+    error: str
+
+
+class _Views(Dataset[_View]):
     """Random views, addressed by (epoch, index)."""
 
     def __init__(self, samples: Sequence[Sample], record: Preprocess, augment: Augment, seed: int) -> None:
@@ -38,12 +47,15 @@ class _Views(Dataset[tuple[np.ndarray, int]]):
     def __len__(self) -> int:
         return len(self.samples)
 
-    def __getitem__(self, key: tuple[int, int]) -> tuple[np.ndarray, int]:  # type: ignore[override]
+    def __getitem__(self, key: tuple[int, int]) -> _View:
         epoch, index = key
         sample = self.samples[index]
         rng = np.random.default_rng([self.seed, epoch, index])
-        view = augment_image(open_image(sample.source), self.record, self.augment, rng)
-        return normalise(view, self.record), sample.label
+        try:
+            view = augment_image(open_image(sample.source), self.record, self.augment, rng)
+        except ImageError as error:
+            return _View(np.empty(0, np.uint8), sample.label, f"{sample.name}: {error}")
+        return _View(view, sample.label, "")
 
 
 class _Stream(Sampler[list[tuple[int, int]]]):
@@ -67,8 +79,9 @@ class _Stream(Sampler[list[tuple[int, int]]]):
             yield keys
 
 
-def _collate(views: list[tuple[np.ndarray, int]]) -> Batch:
-    return Batch(to_tensor(np.stack([pixels for pixels, _ in views])), torch.tensor([label for _, label in views]))
+def _collate(views: list[_View]) -> list[_View]:
+    # Arrays go through a pipe. Tensors would go through shared memory, which file-size limits and small containers break.
+    return views
 
 
 def training_batches(
@@ -80,16 +93,21 @@ def training_batches(
     steps: range,
     seed: int,
     workers: int,
-) -> DataLoader[Batch]:
+) -> Iterator[Batch]:
     """Batches of augmented views for ``steps`` (a range, so that a resumed run goes on where it stopped).
 
-    Raises, while iterating:
-        ImageError: a file that cannot be decoded any more.
+    Raises:
+        UserError: a file that cannot be decoded any more.
     """
-    return DataLoader(
-        _Views(samples, record, augment, seed),  # type: ignore[arg-type]
+    loader: DataLoader[_View] = DataLoader(
+        _Views(samples, record, augment, seed),
         batch_sampler=_Stream(len(samples), batch_size, steps, seed),
         num_workers=workers,
         collate_fn=_collate,
         prefetch_factor=4 if workers else None,
     )
+    for views in loader:
+        if broken := [view.error for view in views if view.error]:
+            raise UserError(f"an image that could be read before training cannot be read now: {broken[0]}")
+        pixels = normalise(np.stack([view.pixels for view in views]), record)
+        yield Batch(to_tensor(pixels), torch.tensor([view.label for view in views]))

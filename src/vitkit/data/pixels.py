@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from vitkit.config import UserError, did_you_mean
 
@@ -43,6 +43,7 @@ MAX_PIXELS = 100_000_000  # larger files are refused before they are decoded
 
 # A file's oddities are judged here, by size and by whether it decodes; Pillow's advice to developers is not for users.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
 
 class ImageError(UserError):
@@ -91,6 +92,11 @@ def open_image(source: str | Path | bytes) -> Image.Image:
         raise
     except FileNotFoundError:
         raise ImageError("does not exist") from None
+    except UnidentifiedImageError:  # its text holds the path, or the address of the bytes in memory
+        empty = not source if isinstance(source, bytes) else Path(source).stat().st_size == 0
+        raise ImageError("is empty" if empty else "is not an image that can be read") from None
+    except Image.DecompressionBombError:
+        raise ImageError(f"is above {MAX_PIXELS // 10**6} megapixels") from None
     except Exception as error:  # Pillow's decoders raise many types on broken files; each is this file's fault
         raise ImageError(f"{type(error).__name__}: {str(error) or 'cannot be decoded'}") from None
 
@@ -134,7 +140,7 @@ def fit_image(image: Image.Image, record: Preprocess) -> Array:
     else:
         scale = min(H / height, W / width)
         new_w, new_h = min(W, max(1, round(width * scale))), min(H, max(1, round(height * scale)))
-        canvas = Image.new("RGB", (W, H), tuple(round(255 * m) for m in record.mean))  # type: ignore[arg-type]
+        canvas = Image.new("RGB", (W, H), tuple(round(255 * m) for m in record.mean))
         canvas.paste(image.resize((new_w, new_h), filter_), ((W - new_w) // 2, (H - new_h) // 2))
         image = canvas
     return np.asarray(image)

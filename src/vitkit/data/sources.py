@@ -65,6 +65,7 @@ def read_source(data: str | os.PathLike[str]) -> Source:
     named = {folder: SPLIT_NAMES[folder.name.lower()] for folder in folders if folder.name.lower() in SPLIT_NAMES}
     if "train" in named.values():
         return _read_splits(root, named, [f for f in folders if f not in named], left_out)
+    left_out.clear()  # the root is looked at again, as the folder of the classes
     samples, classes = _read_classes(root, root, left_out)
     return Source(root.resolve().name, classes, {"all": samples}, _notes(left_out))
 
@@ -73,8 +74,8 @@ def _read_splits(root: Path, named: Mapping[Path, str], others: Sequence[Path], 
     roles = Counter(named.values())
     for role, count in roles.items():
         if count > 1:
-            found = ", ".join(f.name for f, r in named.items() if r == role)
-            raise UserError(f"{root} has several folders for the {role} split: {found}. Keep one.")
+            several = ", ".join(f.name for f, r in named.items() if r == role)
+            raise UserError(f"{root} has several folders for the {role} split: {several}. Keep one.")
     found: dict[str, dict[str, list[tuple[str, Path]]]] = {}
     for folder, role in named.items():
         found[role] = _class_folders(folder, root, left_out)
@@ -98,6 +99,7 @@ def _read_splits(root: Path, named: Mapping[Path, str], others: Sequence[Path], 
             for name in sorted(found[role])
             for shown, path in found[role][name]
         ]
+    left_out["images in no class folder"] += sum(1 for p in root.iterdir() if _is_image(p))
     for folder in others:
         left_out[f"folder {folder.name!r} beside train/ is not a split and was not read"] = 0
     return Source(root.resolve().name, classes, splits, _notes(left_out))

@@ -80,8 +80,8 @@ def _fit(x: Tensor, labels: Tensor, num_classes: int, penalty: float) -> tuple[T
     def closure() -> Tensor:
         optimiser.zero_grad()
         loss = F.cross_entropy(F.linear(x, weight, bias), labels) + penalty / 2 * weight.square().sum() / num_classes
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         return loss
 
-    optimiser.step(closure)
+    optimiser.step(closure)  # type: ignore[no-untyped-call]
     return weight.detach(), bias.detach()

@@ -33,7 +33,8 @@ class Scored:
 
     def hits(self) -> np.ndarray:
         """(n,) whether the most probable class is the label."""
-        return self.probabilities.argmax(1) == np.array([sample.label for sample in self.samples])
+        labels = np.array([sample.label for sample in self.samples])
+        return np.equal(self.probabilities.argmax(1), labels)
 
 
 def classify_stream(bundle: Bundle, sources: Sequence[ImageSource], workers: int) -> Iterator[np.ndarray | ImageError]:

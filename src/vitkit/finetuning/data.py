@@ -39,6 +39,11 @@ class TaskData:
 
 
 def read_data(arguments: Arguments, stored_plan: Path | None, console: Console) -> TaskData:
+    """Find and open the images, and make or read the split.
+
+    Raises:
+        UserError: see `read_source`, `scan` and `make_splits`.
+    """
     source = read_source(arguments.data)
     splits = dict(source.splits)
     if arguments.val is not None:
@@ -49,11 +54,7 @@ def read_data(arguments: Arguments, stored_plan: Path | None, console: Console) 
     for note in source.notes:
         console.say(f"          {note}")
     scans = {
-        split: scan(
-            samples,
-            strict=arguments.strict,
-            progress=lambda items, total, split=split: console.track(items, total, f"opening {split}"),
-        )
+        split: scan(samples, console=console, label=f"opening {split}", strict=arguments.strict)
         for split, samples in splits.items()
     }
     for split, found in scans.items():

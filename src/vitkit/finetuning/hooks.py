@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import time
 from collections import deque
@@ -21,7 +20,8 @@ from vitkit.data.sources import Sample
 from vitkit.engines.eager import EagerEngine
 from vitkit.evals.classify import score
 from vitkit.evals.scoring import features_of
-from vitkit.models.lora import merge_lora
+from vitkit.models.lora import plain_state
+from vitkit.models.vit import VisionTransformer
 from vitkit.recipes.finetune import Plan
 from vitkit.train import StepReport
 from vitkit.zoo.load import resize
@@ -104,9 +104,8 @@ class RunHooks:
 
     def evaluate(self, weights: dict[str, Tensor], step: int) -> tuple[float, float]:
         """Score weights on the validation part, at the size the released model will run at."""
-        model = copy.deepcopy(self.state.model).cpu()
-        model.load_state_dict({name: tensor.cpu() for name, tensor in weights.items()})
-        merge_lora(model)
+        model = VisionTransformer(self.state.model.config)
+        model.load_state_dict(plain_state(weights))
         sized = resize(model, self.plan.preprocess.image_size)
         train = self.plan.train
         engine = EagerEngine(sized, precision=train.precision, fused_attention=train.fused_attention)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import csv
 import dataclasses
 import io
@@ -25,7 +24,8 @@ from vitkit.finetuning.arguments import Arguments
 from vitkit.finetuning.backbone import describe_size, with_new_head
 from vitkit.finetuning.data import TaskData
 from vitkit.finetuning.facts import RunFacts, report_facts
-from vitkit.models.lora import merge_lora
+from vitkit.models.lora import plain_state
+from vitkit.models.vit import VisionTransformer
 from vitkit.report import write_report
 from vitkit.zoo.load import resize
 
@@ -40,9 +40,8 @@ def probe_candidate(backbone: Bundle, probe: Probe, record: Preprocess) -> Bundl
 
 def tuned_candidate(state: TrainState, record: Preprocess) -> Bundle:
     """The best weights, merged, at the size the released model runs at."""
-    model = copy.deepcopy(state.model).cpu()
-    model.load_state_dict(state.best_weights)
-    merge_lora(model)
+    model = VisionTransformer(dataclasses.replace(state.model.config, drop_path=0.0))
+    model.load_state_dict(plain_state(state.best_weights))
     return Bundle(resize(model, record.image_size), record)
 
 

@@ -7,7 +7,7 @@ import glob
 import io
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
@@ -131,7 +131,7 @@ def _write_file(results: Iterator[tuple[str, Prediction]], out: Path, top: int) 
     return _guard(out, lambda file: _write(results, file, top, kind))
 
 
-def _guard(out: Path, write: Any) -> Any:
+def _guard(out: Path, write: Callable[[TextIO], int]) -> int:
     """Write through a partial file, so that an older result stays whole until the new one is complete."""
     in_place = out.exists() and not out.is_file()
     partial = out if in_place else out.with_name(out.name + ".partial")

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from vitkit.models.vit import VisionTransformer
 
-__all__ = ["add_lora", "merge_lora"]
+__all__ = ["add_lora", "plain_state"]
 
 RANK = 8
+ORIGINAL = ".parametrizations.weight.original"  # PyTorch's name of the frozen weight
 ALPHA = 16.0  # the update is scaled by ALPHA / RANK
 
 
@@ -39,10 +42,12 @@ def add_lora(model: VisionTransformer, seed: int, rank: int = RANK) -> None:
             parametrize.register_parametrization(layer, "weight", _LowRank(layer.weight, rank, generator))
 
 
-def merge_lora(model: VisionTransformer) -> None:
-    """Fold the updates into the plain weights, in place; the state dict has its usual names again."""
-    for block in model.blocks:
-        for layer in (block.attn.qkv, block.attn.proj):
-            if parametrize.is_parametrized(layer):
-                parametrize.remove_parametrizations(layer, "weight", leave_parametrized=True)
-    model.requires_grad_(True)
+def plain_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Fold the updates of an adapted model's state into its weights; a plain state is returned as it is."""
+    plain = {name: tensor for name, tensor in state.items() if ".parametrizations." not in name}
+    for name, weight in state.items():
+        if name.endswith(ORIGINAL):
+            layer = name.removesuffix(ORIGINAL)
+            b, a = (state[f"{layer}.parametrizations.weight.0.{part}"] for part in "ba")
+            plain[f"{layer}.weight"] = weight + b @ a * (ALPHA / a.shape[0])
+    return plain

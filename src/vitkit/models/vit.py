@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -215,7 +216,7 @@ class VisionTransformer(nn.Module):
             self.register_buffer("pos_fixed", sincos2d((h, w), D), persistent=False)
         self.dropout = nn.Dropout(config.dropout)
         rates = [config.drop_path * i / max(config.depth - 1, 1) for i in range(config.depth)]
-        self.blocks = nn.ModuleList(Block(config, rate) for rate in rates)
+        self.blocks: Sequence[Block] = nn.ModuleList(Block(config, rate) for rate in rates)  # type: ignore[assignment]
         self.norm = nn.LayerNorm(D, eps=config.norm_eps)
         self.pre_logits = nn.Linear(D, config.representation_size) if config.representation_size else None
         self.head = nn.Linear(config.feature_dim, config.num_classes) if config.num_classes else None
@@ -274,7 +275,7 @@ class VisionTransformer(nn.Module):
             nn.init.uniform_(weight, -limit, limit, generator=rng)
 
         lecun(self.patch_embed.weight)
-        nn.init.zeros_(self.patch_embed.bias)
+        self.patch_embed.bias.zero_()  # type: ignore[union-attr]
         if self.cls_token is not None:
             nn.init.zeros_(self.cls_token)
         if self.pos_embed is not None:
@@ -288,7 +289,7 @@ class VisionTransformer(nn.Module):
                 xavier(layer.weight, fan_out=layer.out_features)
                 nn.init.normal_(layer.bias, std=1e-6, generator=rng)
             for scale in (block.layer_scale1, block.layer_scale2):
-                if scale is not None:
+                if scale is not None and self.config.layer_scale is not None:
                     nn.init.constant_(scale, self.config.layer_scale)
         for module in self.modules():
             if isinstance(module, nn.LayerNorm):

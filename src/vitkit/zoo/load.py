@@ -85,7 +85,7 @@ def _read_checkpoint(path: Path, source_image_size: tuple[int, int] | None, over
     module = found[0]
     state = module.normalise(state)
     row = _row_of(path, state)
-    config: ViTConfig = module.config(state, source_image_size)
+    config = _config(module, state, source_image_size, None if row else overrides.get("image_size"), path)
     notes = []
     told = {**(row.model if row else {}), **{k: v for k, v in overrides.items() if k in MODEL_FIELDS - {"image_size"}}}
     if "num_heads" not in told and module.NAME == "timm":
@@ -110,6 +110,30 @@ def _read_checkpoint(path: Path, source_image_size: tuple[int, int] | None, over
     )
 
 
+def _config(
+    module: ModuleType,
+    state: Mapping[str, Tensor],
+    source: tuple[int, int] | None,
+    image_size: int | tuple[int, int] | None,
+    path: Path,
+) -> ViTConfig:
+    """Read the configuration off a checkpoint. Stored positions that equal the grid to run at are of that grid."""
+    try:
+        if source is None and image_size is not None:
+            config: ViTConfig = module.config(state, image_size)
+            rows = [state[rule.theirs[0]].shape[1] for rule in module.rules(config) if rule.ours == "pos_embed"]
+            if rows == [config.prefix_tokens + config.grid[0] * config.grid[1]]:
+                return config
+        config = module.config(state, source)
+    except KeyError as error:
+        raise UserError(f"{path}: tensor {error} is missing; not a whole {module.NAME} Vision Transformer.") from None
+    except (IndexError, ValueError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"{path}: its tensors have other shapes than a {module.NAME} Vision Transformer's.") from None
+    return config
+
+
 def _read_state(path: Path) -> dict[str, Tensor]:
     if path.suffix == ".safetensors":
         return read_tensors(path)
@@ -117,7 +141,7 @@ def _read_state(path: Path) -> dict[str, Tensor]:
         import numpy as np
 
         try:
-            with np.load(path, allow_pickle=False) as arrays:
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
                 return {name: torch.from_numpy(arrays[name]) for name in arrays.files}
         except (OSError, ValueError, EOFError, TypeError) as error:
             raise UserError(f"{path} is not a whole .npz file of arrays: {error}.") from None
@@ -164,7 +188,8 @@ def _apply(bundle: Bundle, overrides: Mapping[str, Any]) -> Bundle:
 
 def resize(model: VisionTransformer, image_size: int | tuple[int, int]) -> VisionTransformer:
     """The same model at another image size, positions resampled by the model's own rule; in eval mode."""
-    config = dataclasses.replace(model.config, image_size=image_size)
+    size = (image_size, image_size) if isinstance(image_size, int) else image_size
+    config = dataclasses.replace(model.config, image_size=size)
     if config == model.config:
         return model
     resized = VisionTransformer(config)

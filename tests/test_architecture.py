@@ -1,0 +1,141 @@
+"""The walls of the house: one-way imports, light imports, a frozen public surface."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import json
+import pkgutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import vitkit
+from shared import ROOT
+
+PACKAGE = ROOT / "src" / "vitkit"
+# A module imports lower numbers only. Siblings of one number only where ALLOWED says so.
+LAYERS = {
+    "config": 0, "console": 0, "report": 0,
+    "models": 1, "data": 1, "optim": 1,
+    "bundle": 2, "checkpoint": 2, "objectives": 2, "converters": 2,
+    "zoo": 3,
+    "train": 4, "engines": 4,
+    "evals": 5,
+    "recipes": 6, "finetuning": 6, "jobs": 6,
+    "cli": 7, "__main__": 8,
+}  # fmt: skip
+ALLOWED = {
+    ("report", "config"), ("console", "config"), ("checkpoint", "bundle"),
+    ("finetuning", "recipes"), ("jobs", "finetuning"),
+}  # fmt: skip
+NEEDS_ORDER = ["arguments", "data", "backbone", "probe", "hooks", "training", "plan", "facts", "release"]
+HEAVY = ("torch", "sklearn", "jinja2", "psutil", "numpy", "PIL", "safetensors")
+
+
+def imports_of(path: Path) -> set[str]:
+    """Every vitkit module that a file imports, also inside functions."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "vitkit":
+            found.add(node.module)
+            if node.module == "vitkit":
+                found.update(f"vitkit.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names if alias.name.split(".")[0] == "vitkit")
+    return found
+
+
+def part_of(module: str) -> str | None:
+    """The top-level part of vitkit that a module belongs to; None for the package itself."""
+    pieces = module.split(".")
+    return pieces[1] if len(pieces) > 1 and pieces[1] in LAYERS else None
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda p: p.relative_to(PACKAGE).as_posix())
+def test_imports_go_down_only(path: Path) -> None:
+    part = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    if part == "__init__":
+        return
+    assert part in LAYERS, f"{part} has no layer: say where it belongs"
+    for module in imports_of(path):
+        other = part_of(module)
+        if other is None or other == part or (part, other) in ALLOWED:
+            continue
+        assert LAYERS[other] < LAYERS[part], f"{path.relative_to(PACKAGE)} imports {module}, which is not below it"
+
+
+def test_models_data_and_optim_never_import_each_other() -> None:
+    for part in ("models", "data", "optim"):
+        for path in [*PACKAGE.glob(f"{part}.py"), *PACKAGE.glob(f"{part}/*.py")]:
+            others = {part_of(m) for m in imports_of(path)} & {"models", "data", "optim"} - {part}
+            assert not others, f"{path.name} imports {others}"
+
+
+def test_the_loop_knows_no_objective_and_no_evaluator() -> None:
+    assert not {part_of(m) for m in imports_of(PACKAGE / "train.py")} & {"objectives", "evals"}
+
+
+def test_the_parts_of_a_run_import_in_one_direction() -> None:
+    folder = PACKAGE / "finetuning"
+    assert {p.stem for p in folder.glob("*.py")} == {"__init__", *NEEDS_ORDER}
+    for number, name in enumerate(NEEDS_ORDER):
+        for module in imports_of(folder / f"{name}.py"):
+            if module.startswith("vitkit.finetuning."):
+                assert NEEDS_ORDER.index(module.split(".")[2]) < number, f"{name} imports {module}"
+
+
+def test_every_module_imports_and_every_public_name_is_there_twice() -> None:
+    for _ in range(2):  # a function and a submodule of one name would hide each other the second time
+        for name in vitkit.__all__:
+            assert not isinstance(getattr(vitkit, name), type(sys)), name
+        for module in pkgutil.walk_packages([str(PACKAGE)], "vitkit."):
+            if module.name != "vitkit.__main__":
+                loaded = importlib.import_module(module.name)
+                for name in getattr(loaded, "__all__", ()):
+                    assert hasattr(loaded, name), f"{module.name}.{name}"
+
+
+def test_the_public_surface_is_this() -> None:
+    assert vitkit.__all__ == [
+        "UserError", "ViTConfig", "VisionTransformer", "demo", "doctor", "evaluate", "finetune", "load", "predict",
+    ]  # fmt: skip
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        vitkit.nothing  # noqa: B018
+
+
+def loaded_by(code: str) -> tuple[set[str], float]:
+    """Heavy modules loaded by a program, and its wall time (the best of three)."""
+    program = f"import sys\n{code}\nprint(' '.join(m for m in {HEAVY!r} if m in sys.modules))"
+    best, loaded = float("inf"), set()
+    for _ in range(3):
+        begin = time.perf_counter()
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+        best = min(best, time.perf_counter() - begin)
+        loaded = set(done.stdout.splitlines()[-1].split())
+    return loaded, best
+
+
+def test_importing_vitkit_and_help_load_nothing_heavy_and_are_quick() -> None:
+    assert loaded_by("import vitkit")[0] == set()
+    loaded, seconds = loaded_by("from vitkit.cli.main import main\nassert main(['--help']) == 0")
+    assert loaded == set()
+    assert seconds < 0.3
+
+
+def test_reading_the_json_of_a_bundle_loads_no_torch_and_is_quick(tmp_path: Path) -> None:
+    config = {
+        "format": "vitkit-bundle", "format_version": 1, "vitkit_version": "0.1.0", "model": {}, "preprocess": None,
+        "classes": ["a", "b"], "calibration": {"temperature": 1.0}, "weights": {"source": "", "licence": ""},
+    }  # fmt: skip
+    (tmp_path / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    code = (
+        "from pathlib import Path\nfrom vitkit.bundle import read_bundle_config\n"
+        f"assert read_bundle_config(Path({str(tmp_path)!r}))['classes'] == ['a', 'b']"
+    )
+    loaded, seconds = loaded_by(code)
+    assert "torch" not in loaded
+    assert seconds < 0.3
