@@ -5,6 +5,7 @@ Imports the standard library only, so that anything may import it.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import difflib
 import json
@@ -118,7 +119,8 @@ def write_file(path: Path, data: bytes) -> None:
             partial.replace(path)
     except OSError as error:
         if not in_place:
-            partial.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                partial.unlink(missing_ok=True)
         raise UserError(
             f"cannot write {path}: {error.strerror or error}. Free space or choose another place."
         ) from None
