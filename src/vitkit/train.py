@@ -21,7 +21,18 @@ from vitkit.data.loader import Batch
 from vitkit.models.vit import Attention, VisionTransformer
 from vitkit.optim import Ema, OptimConfig, make_optimiser, schedule
 
-__all__ = ["Hooks", "Measured", "Objective", "StepReport", "TrainConfig", "best_precision", "measure", "start", "train"]
+__all__ = [
+    "Hooks",
+    "Measured",
+    "Objective",
+    "StepReport",
+    "TrainConfig",
+    "best_precision",
+    "measure",
+    "start",
+    "step_once",
+    "train",
+]
 
 
 class Objective(Protocol):
@@ -105,7 +116,7 @@ def train(state: TrainState, config: TrainConfig, objective: Objective, batches:
     while state.step < config.steps:
         batch = next(stream)
         waited = time.perf_counter() - last
-        loss, lr = _step(state, config, objective, batch)
+        loss, lr = step_once(state, config, objective, batch)
         state.step += 1
         now = time.perf_counter()
         hooks.on_step(StepReport(state.step, loss, lr, now - last, waited))
@@ -122,7 +133,8 @@ def _is_time(step: int, every: int, total: int) -> bool:
     return step % every == 0 or step == total
 
 
-def _step(state: TrainState, config: TrainConfig, objective: Objective, batch: Batch) -> tuple[float, float]:
+def step_once(state: TrainState, config: TrainConfig, objective: Objective, batch: Batch) -> tuple[float, float]:
+    """One optimiser step: (loss, learning rate). ``state.step`` is left for the caller to advance."""
     torch.manual_seed(hash((config.seed, state.step)) & 0x7FFFFFFF)
     state.model.train()
     warmup = round(config.optim.warmup * config.steps)
@@ -198,7 +210,7 @@ def measure(
     own = {parameter.untyped_storage().data_ptr() for parameter in state.model.parameters()}
     few = Batch(*(t[: min(2, len(batch.labels))] for t in batch))
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        _step(state, config, objective, few)
+        step_once(state, config, objective, few)
     activations = sum(size for pointer, size in kept.items() if pointer not in own) // len(few.labels)
     weights = sum(p.numel() * p.element_size() for p in state.model.parameters())
     trained = sum(p.numel() * p.element_size() for p in state.model.parameters() if p.requires_grad)
@@ -212,8 +224,8 @@ def measure(
             f"{memory_bytes / 2**30:.1f} GiB are at hand. Use a smaller model, a smaller --image-size, or --train head."
         )
     few = Batch(*(t[:micro] for t in batch))
-    _step(state, config, objective, few)  # warm up at the size that is timed
+    step_once(state, config, objective, few)  # warm up at the size that is timed
     begin = time.perf_counter()
-    _step(state, config, objective, few)
+    step_once(state, config, objective, few)
     seconds = (time.perf_counter() - begin) * config.batch_size / len(few.labels)
     return Measured(activations, fixed, micro, seconds)

@@ -150,7 +150,7 @@ def cli() -> None:
               help="Validation metric that chooses what is kept: top1, balanced_accuracy, macro_f1, nll.")  # fmt: skip
 @click.option("--seed", default=0, show_default=True, help="Equal seeds give equal results.")
 @click.option(
-    "--workers", default=1, show_default=True, help="Processes that prepare images; never changes the result."
+    "--workers", type=int, help="Processes that prepare images; never changes the result. [default: cores - 1]"
 )
 @click.option("--set", "settings", type=_Setting(), multiple=True, metavar="NAME=VALUE",
               help="Change the recipe: lr=3e-4, smoothing=0, ema=0.99, ... (see plan.json of a run).")  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -15,7 +16,12 @@ from vitkit.data.augment import Augment, augment_image
 from vitkit.data.pixels import ImageError, Preprocess, normalise, open_image
 from vitkit.data.sources import Sample
 
-__all__ = ["Batch", "to_tensor", "training_batches"]
+__all__ = ["Batch", "spare_cores", "to_tensor", "training_batches"]
+
+
+def spare_cores() -> int:
+    """Processes that prepare images while the rest computes: all cores but one, at most 8."""
+    return max(1, min(8, (os.cpu_count() or 1) - 1))
 
 
 class Batch(NamedTuple):

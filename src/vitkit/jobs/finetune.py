@@ -14,6 +14,7 @@ from typing import Any
 
 from vitkit.config import UserError, read_json, write_json
 from vitkit.console import Console
+from vitkit.data.loader import spare_cores
 from vitkit.finetuning.arguments import Arguments, check_arguments, read_arguments
 from vitkit.finetuning.backbone import choose_preprocess, load_backbone, with_new_head
 from vitkit.finetuning.data import read_data, write_inputs
@@ -51,7 +52,7 @@ def finetune(
     select_by: str = "top1",
     seed: int = 0,
     strict: bool = False,
-    workers: int = 1,
+    workers: int | None = None,
     settings: Mapping[str, Any] | None = None,
     overrides: Mapping[str, Any] | None = None,
     plan: str | Path | None = None,
@@ -74,7 +75,7 @@ def finetune(
         select_by: metric that chooses the kept weights: top1, balanced_accuracy, macro_f1 or nll.
         seed: of the split and of training; equal seeds give equal results, whatever the number of workers.
         strict: fail on the first file that cannot be used, instead of listing it.
-        workers: processes that prepare images.
+        workers: processes that prepare images; None for as many as this machine has cores to spare.
         settings: fields of `FinetuneRecipe` to change.
         overrides: of the loaded model, see `vitkit.load`.
         plan: a finished run whose plan (split, recipe, every choice made by timing or memory) is used again.
@@ -102,8 +103,8 @@ def finetune(
         pair = (image_size, image_size) if isinstance(image_size, int) else image_size
         arguments = Arguments(
             str(data), None if model in (None, "scratch") else str(model), None if val is None else str(val), budget, epochs,
-            pair, fit, train, {"accuracy": "top1"}.get(select_by, select_by), seed, strict, workers,
-            dict(settings or {}), dict(overrides or {}),
+            pair, fit, train, {"accuracy": "top1"}.get(select_by, select_by), seed, strict,
+            spare_cores() if workers is None else workers, dict(settings or {}), dict(overrides or {}),
         )  # fmt: skip
         check_arguments(arguments)
         if plan is not None and (settings or epochs or budget or image_size or fit != "auto"):
