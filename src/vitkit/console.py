@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Iterable, Iterator
 from typing import Any, TextIO, TypeVar
@@ -23,6 +24,12 @@ def duration(seconds: float) -> str:
 def percent(fraction: float) -> str:
     """A fraction as percent with one decimal."""
     return f"{100 * fraction:.1f}%"
+
+
+def _terminal_size() -> tuple[int, int]:
+    """(columns, lines); 80 x 24 where a terminal does not say, since tqdm would then print nothing."""
+    size = shutil.get_terminal_size()
+    return size.columns, size.lines
 
 
 class Console:
@@ -53,8 +60,8 @@ class Console:
             return
         from tqdm import tqdm
 
-        with tqdm(items, total=total, desc=label, unit=unit, file=self.err, leave=False, dynamic_ncols=True) as bar:
-            yield from bar
+        ncols, nrows = _terminal_size()
+        yield from tqdm(items, total=total, desc=label, unit=unit, file=self.err, leave=False, ncols=ncols, nrows=nrows)
 
     def live(self, total: int, label: str) -> LiveLine:
         """One line that `LiveLine.update` rewrites until it is closed."""
@@ -70,20 +77,21 @@ class LiveLine:
         if console.err.isatty():
             from tqdm import tqdm
 
+            ncols, nrows = _terminal_size()
             self._bar = tqdm(
                 total=total,
-                desc=label,
                 file=console.err,
                 leave=False,
-                dynamic_ncols=True,
-                bar_format="{desc} {n_fmt}/{total_fmt} |{bar:12}| {postfix} ETA {remaining}",
+                ncols=ncols,
+                nrows=nrows,
+                bar_format=f"{label} {{n_fmt}}/{{total_fmt}} |{{bar:12}}| {{desc}}  ETA {{remaining}}",
             )
             console._live = self._bar
 
     def update(self, done: int, text: str) -> None:
         """Show that ``done`` of the total is done."""
         if self._bar is not None:
-            self._bar.set_postfix_str(text, refresh=False)
+            self._bar.set_description_str(text, refresh=False)
             self._bar.update(done - self._bar.n)
 
     def __enter__(self) -> LiveLine:

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import torch
 
+from vitkit.config import UserError
 from vitkit.data.augment import Augment
 from vitkit.data.loader import Batch, to_tensor, training_batches
-from vitkit.data.pixels import ImageError, Preprocess, open_image, prepare
+from vitkit.data.pixels import Preprocess, open_image, prepare
 from vitkit.data.sources import Sample, read_source
 
 RECORD = Preprocess((12, 16))
@@ -85,7 +86,9 @@ def test_a_set_smaller_than_a_batch_goes_round(numbered: list[Sample]) -> None:
 
 def test_a_file_that_became_unreadable_stops_with_its_reason(numbered: list[Sample]) -> None:
     Path(numbered[3].source).unlink()
-    with pytest.raises(ImageError, match="does not exist"):
+    with pytest.raises(
+        UserError, match=r"could be read before training cannot be read now: blue/003\.png: does not exist"
+    ):
         batches(numbered, range(5))
 
 

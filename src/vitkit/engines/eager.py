@@ -13,7 +13,7 @@ from torch import Tensor
 
 from vitkit.data.loader import to_tensor
 from vitkit.data.pixels import ImageError, Preprocess, open_image, prepare
-from vitkit.models.vit import Attention, Features, VisionTransformer
+from vitkit.models.vit import Attention, VisionTransformer
 
 __all__ = ["EagerEngine", "ImageSource", "stream"]
 
@@ -25,9 +25,8 @@ class EagerEngine:
 
     Matrix products of another batch size may sum in another order, so that the last digits of an image's result would
     depend on its neighbours. Every forward therefore sees exactly `group` images, the last group padded with zeros;
-    `group` is a function of the model, the kind of device and its number of threads alone. Two things would still depend
-    on an image's place in its group, seen in PyTorch 2.13 on CPUs: the head's product of few rows, which is therefore
-    done image by image, and the activation's last elements in each thread's share, see `_whole_vectors`.
+    `group` is a function of the model and the kind of device alone. On a CPU it is 1: how threads and vectors share out
+    a group's products and activations depends on an image's place in the group, whatever the group's size.
     """
 
     def __init__(
@@ -42,10 +41,7 @@ class EagerEngine:
         self.features = features
         self.precision = precision
         tokens = model.config.prefix_tokens + model.config.grid[0] * model.config.grid[1]
-        budget = 16384 if self.device.type == "cuda" else 512  # tokens in one forward that fill the device
-        self.group = max(1, budget // tokens)
-        if self.device.type == "cpu":
-            self.group = _whole_vectors(self.group, tokens * model.config.mlp_dim, torch.get_num_threads())
+        self.group = max(1, 16384 // tokens) if self.device.type == "cuda" else 1  # tokens that fill the device
         self.model = copy.deepcopy(model).to(self.device).eval().requires_grad_(False)
         for module in self.model.modules():
             if isinstance(module, Attention):
@@ -59,25 +55,16 @@ class EagerEngine:
             count = len(part)
             if count < self.group:
                 part = torch.cat([part, part.new_zeros(self.group - count, *part.shape[1:])])
-            part = part.to(self.device)
+            part = part.to(
+                self.device, copy=True
+            )  # the address of a slice may choose another kernel than a fresh tensor's
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-                features = self.model.forward_features(part)
-                last = self.model.represent if self.features else self.model.forward_head
-                out = torch.cat([last(Features(*(x[i : i + 1] for x in features))) for i in range(count)])
-            results.append(out.float().cpu())
+                if self.features:
+                    out = self.model.represent(self.model.forward_features(part))
+                else:
+                    out = self.model(part)
+            results.append(out[:count].float().cpu())
         return torch.cat(results)
-
-
-def _whole_vectors(group: int, elements: int, threads: int) -> int:
-    """The next group size at which every thread's share of ``group * elements`` activations is whole vectors.
-
-    What remains of a share after pairs of vectors is computed by other code, with another last digit.
-    """
-    pair = 32  # floats in two AVX-512 vectors, a multiple of every narrower kind
-    grain = 32768  # at::internal::GRAIN_SIZE: a smaller share gets no thread of its own
-    while group * elements % (pair * min(threads, -(-group * elements // grain))):
-        group += 1
-    return group
 
 
 def stream(

@@ -15,6 +15,7 @@ __all__ = ["Probe", "fit_probe"]
 
 PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # of the mean squared norm of standardised weights
 FOLDS = 5
+ONE_THREAD = 2_000_000  # below this many feature values, waking threads costs more than they save
 MAX_SWEEP = 10_000  # examples that the sweep looks at; the final fit uses all
 
 
@@ -38,6 +39,16 @@ def fit_probe(features: Tensor, labels: Tensor, num_classes: int, seed: int) -> 
     The penalty is the one with the best accuracy, then the lowest loss, over stratified folds; the head is then fitted on
     everything. Float64 inside, a function of its arguments.
     """
+    threads = torch.get_num_threads()
+    if features.numel() < ONE_THREAD:
+        torch.set_num_threads(1)
+    try:
+        return _fit_probe(features, labels, num_classes, seed)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _fit_probe(features: Tensor, labels: Tensor, num_classes: int, seed: int) -> Probe:
     mean, std = features.double().mean(0), features.double().std(0, unbiased=False)
     std = torch.where(std > 1e-6 * (1 + mean.abs()), std, 1.0)  # a constant feature stays zero
     x = (features.double() - mean) / std

@@ -99,7 +99,7 @@ class RunHooks:
         shown = f"best top-1 {percent(best)}  " if best is not None else ""
         memory = torch.cuda.max_memory_reserved() if torch.cuda.is_available() else psutil.Process().memory_info().rss
         rate = len(self._recent) * self.plan.train.batch_size / seconds
-        text = f"loss {loss:.3f}  {shown}{rate:.0f} img/s  data wait {waited:.0%}  {memory / 2**30:.1f} GB "
+        text = f"loss {loss:.3f}  {shown}{rate:.0f} img/s  data wait {waited:.0%}  {memory / 2**30:.1f} GB"
         self._line.update(report.step, text)
 
     def evaluate(self, weights: dict[str, Tensor], step: int) -> tuple[float, float]:
