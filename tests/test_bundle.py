@@ -261,12 +261,16 @@ ENGINE_CONFIGS = {
 
 @pytest.mark.parametrize("name", ENGINE_CONFIGS)
 @pytest.mark.parametrize("features", [False, True])
-@pytest.mark.parametrize("threads", [1, 2])
-def test_an_image_gets_the_same_result_alone_and_in_any_batch(name: str, features: bool, threads: int) -> None:
+def test_an_image_gets_the_same_result_alone_and_in_any_batch(name: str, features: bool) -> None:
+    check_independence(name, features)
+
+
+def test_two_threads_do_not_make_a_result_depend_on_the_place_in_a_batch() -> None:
+    """Seen in groups of 7 images: the two threads shared the work unequally, and slots 3 to 6 had other last digits."""
     before = torch.get_num_threads()
-    torch.set_num_threads(threads)
+    torch.set_num_threads(2)
     try:
-        check_independence(name, features)
+        check_independence("square", features=True)
     finally:
         torch.set_num_threads(before)
 
