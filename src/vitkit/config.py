@@ -57,7 +57,10 @@ def from_dict(cls: type[T], values: Mapping[str, Any], where: str) -> T:
     missing = [name for name in required if name not in values]
     if missing:
         raise UserError(f"{where}: missing field {', '.join(missing)}.")
-    return cls(**{key: tuple(v) if isinstance(v, list) else v for key, v in values.items()})
+    try:
+        return cls(**{key: tuple(v) if isinstance(v, list) else v for key, v in values.items()})
+    except TypeError as error:
+        raise UserError(f"{where}: a value is of the wrong kind: {error}.") from None
 
 
 def override(record: T, changes: Mapping[str, Any], where: str) -> T:

@@ -185,3 +185,12 @@ def test_a_folder_called_digits_wins_over_the_word(flat: Path, monkeypatch: pyte
     flat.rename(flat.with_name("digits"))
     monkeypatch.chdir(flat.parent)
     assert read_source("digits").classes == ("blue", "green", "red")
+
+
+def test_splits_without_train_can_be_scored_but_are_not_taken_for_classes(tmp_path: Path) -> None:
+    for split in ("val", "test"):
+        write_images(tmp_path / "data" / split / "red", (200, 0, 0), 2, 0)
+        write_images(tmp_path / "data" / split / "blue", (0, 0, 200), 2, 0)
+    source = read_source(tmp_path / "data")
+    assert source.classes == ("blue", "red")
+    assert set(source.splits) == {"val", "test"}

@@ -67,7 +67,7 @@ class Preprocess:
             if value not in known:
                 raise UserError(f"{name} is {value!r}; known: {', '.join(known)}.{did_you_mean(str(value), known)}")
         size = self.image_size
-        pair = (size, size) if isinstance(size, int) else tuple(size)
+        pair = tuple(size) if isinstance(size, tuple | list) else (size, size)
         if len(pair) != 2 or not all(isinstance(n, int) and n > 0 for n in pair):
             raise UserError(f"image_size must be one or two positive integers (height, width), got {size!r}.")
         object.__setattr__(self, "image_size", pair)
@@ -106,6 +106,9 @@ def upright_rgb(image: Image.Image) -> Image.Image:
 
     Rules: first frame of an animation; transparency over white; 16-bit scaled to 8 by its declared range; palette, gray
     and CMYK converted by Pillow.
+
+    Raises:
+        ImageError: a mode that has no conversion.
     """
     image.load()
     if image.getexif().get(0x0112, 1) != 1:
@@ -119,7 +122,10 @@ def upright_rgb(image: Image.Image) -> Image.Image:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, (255, 255, 255, 255))
         image = Image.alpha_composite(white, image)
-    return image if image.mode == "RGB" else image.convert("RGB")
+    try:
+        return image if image.mode == "RGB" else image.convert("RGB")
+    except ValueError as error:
+        raise ImageError(f"mode {image.mode} cannot be converted to RGB: {error}") from None
 
 
 def fit_image(image: Image.Image, record: Preprocess) -> Array:

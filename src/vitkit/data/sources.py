@@ -63,7 +63,8 @@ def read_source(data: str | os.PathLike[str]) -> Source:
     left_out: Counter[str] = Counter()
     folders = _visible_folders(root, left_out)
     named = {folder: SPLIT_NAMES[folder.name.lower()] for folder in folders if folder.name.lower() in SPLIT_NAMES}
-    if "train" in named.values():
+    only_splits = bool(named) and len(named) == len(folders)
+    if "train" in named.values() or (only_splits and not any(_is_image(p) for f in named for p in f.iterdir())):
         return _read_splits(root, named, [f for f in folders if f not in named], left_out)
     left_out.clear()  # the root is looked at again, as the folder of the classes
     samples, classes = _read_classes(root, root, left_out)
@@ -79,7 +80,10 @@ def _read_splits(root: Path, named: Mapping[Path, str], others: Sequence[Path], 
     found: dict[str, dict[str, list[tuple[str, Path]]]] = {}
     for folder, role in named.items():
         found[role] = _class_folders(folder, root, left_out)
-    classes = tuple(sorted(found["train"]))
+    # Without train/ (data to score only) the classes are those of the splits that are there.
+    classes = tuple(
+        sorted(found["train"] if "train" in found else {name for split in found.values() for name in split})
+    )
     splits: dict[str, list[Sample]] = {}
     for role in ("train", "val", "test"):
         if role not in found:

@@ -46,6 +46,10 @@ def read_data(arguments: Arguments, stored_plan: Path | None, console: Console) 
     """
     source = read_source(arguments.data)
     splits = dict(source.splits)
+    if "train" not in splits and "all" not in splits:
+        raise UserError(
+            f"{arguments.data} has no train/ folder, only {', '.join(splits)}; there is nothing to train on."
+        )
     if arguments.val is not None:
         extra = match_classes(read_source(arguments.val), source.classes)
         splits["val"] = next(extra.splits[name] for name in ("val", "all", "train", "test") if name in extra.splits)

@@ -108,7 +108,7 @@ class RunHooks:
         model.load_state_dict(plain_state(weights))
         sized = resize(model, self.plan.preprocess.image_size)
         train = self.plan.train
-        engine = EagerEngine(sized, precision=train.precision, fused_attention=train.fused_attention)
+        engine = EagerEngine(sized, precision=train.precision, fused_attention=train.fused_attention, group=16)
         logits = features_of(engine, self.plan.preprocess, self.val, self.console, "validating")
         scores = score(logits.double().softmax(1).numpy(), self.labels.numpy())
         entry = {

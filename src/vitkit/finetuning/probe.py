@@ -33,7 +33,7 @@ class Probed:
 
 def run_probe(backbone: Bundle, record: Preprocess, splits: Splits, arguments: Arguments, console: Console) -> Probed:
     began = time.perf_counter()
-    engine = EagerEngine(backbone.model, features=True)
+    engine = EagerEngine(backbone.model, features=True, group=16)
     training = list(splits.train)
     if len(training) > MAX_PROBE_IMAGES:
         labels = [sample.label for sample in training]

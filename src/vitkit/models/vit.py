@@ -60,7 +60,7 @@ class ViTConfig:
     def __post_init__(self) -> None:
         for name in ("patch_size", "image_size"):
             value = getattr(self, name)
-            pair = (value, value) if isinstance(value, int) else tuple(value)
+            pair = tuple(value) if isinstance(value, tuple | list) else (value, value)
             if len(pair) != 2 or not all(isinstance(n, int) and n > 0 for n in pair):
                 raise UserError(f"{name} must be one or two positive integers (height, width), got {value!r}.")
             object.__setattr__(self, name, pair)

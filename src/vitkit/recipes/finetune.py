@@ -70,14 +70,14 @@ def choose_recipe(*, images: int, config: ViTConfig, pretrained: bool, train: st
     batch_size = 32 if images < 2_000 else 64 if images < 20_000 else 128
     frozen = train != "all"
     return FinetuneRecipe(
-        epochs=min(30.0, max(3.0, 9_000 / images)),
+        epochs=min(30.0, max(3.0, 8_000 / images)),
         batch_size=batch_size,
         lr=2e-3 if frozen else 5e-4,
         layer_decay=1.0 if frozen else 0.75,
         weight_decay=0.05,
         warmup=0.1,
         decay="cosine",
-        smoothing=0.1,
+        smoothing=0.0,
         drop_path=0.1 if train == "all" else 0.0,
         ema=0.0,
         crop_area=0.5 if upscaled else 0.25,

@@ -183,6 +183,10 @@ def _apply(bundle: Bundle, overrides: Mapping[str, Any]) -> Bundle:
         bundle.preprocess_record = override(bundle.preprocess_record, told, "override")
     elif {"mean", "std"} <= set(told):
         bundle.preprocess_record = Preprocess(**{"image_size": bundle.config.image_size, **told})
+    elif set(told) - {"image_size"}:
+        raise UserError(
+            f"nothing says how images were prepared for these weights; with {', '.join(told)} also say mean and std."
+        )
     return bundle
 
 
