@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
@@ -17,6 +18,9 @@ from vitkit.data.pixels import ImageError, Preprocess, normalise, open_image
 from vitkit.data.sources import Sample
 
 __all__ = ["Batch", "spare_cores", "to_tensor", "training_batches"]
+
+SHRUNK = 2  # training views are cut from images of at most this many times the model's size: decoding once is enough
+CACHE_BYTES = 2**29  # of shrunk images that all workers together keep
 
 
 def spare_cores() -> int:
@@ -47,8 +51,13 @@ class _View(NamedTuple):
 class _Views(Dataset[_View]):
     """Random views, addressed by (epoch, index)."""
 
-    def __init__(self, samples: Sequence[Sample], record: Preprocess, augment: Augment, seed: int) -> None:
+    def __init__(
+        self, samples: Sequence[Sample], record: Preprocess, augment: Augment, seed: int, cache_bytes: int
+    ) -> None:
         self.samples, self.record, self.augment, self.seed = samples, record, augment, seed
+        self.side = SHRUNK * max(record.image_size)
+        self.cache: dict[int, Image.Image] = {}
+        self.room = cache_bytes
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -58,10 +67,24 @@ class _Views(Dataset[_View]):
         sample = self.samples[index]
         rng = np.random.default_rng([self.seed, epoch, index])
         try:
-            view = augment_image(open_image(sample.source), self.record, self.augment, rng)
+            view = augment_image(self._open(index), self.record, self.augment, rng)
         except ImageError as error:
             return _View(np.empty(0, np.uint8), sample.label, f"{sample.name}: {error}")
         return _View(view, sample.label, "")
+
+    def _open(self, index: int) -> Image.Image:
+        """The upright image, its short side at most `SHRUNK` times the size; kept while there is room."""
+        if index in self.cache:
+            return self.cache[index]
+        image = open_image(self.samples[index].source)
+        if (scale := self.side / min(image.size)) < 1:
+            size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+            image = image.resize(size, Image.Resampling.BICUBIC, reducing_gap=2.0)
+        bytes_ = 3 * image.width * image.height
+        if bytes_ <= self.room:
+            self.cache[index] = image
+            self.room -= bytes_
+        return image
 
 
 class _Stream(Sampler[list[tuple[int, int]]]):
@@ -106,7 +129,7 @@ def training_batches(
         UserError: a file that cannot be decoded any more.
     """
     loader: DataLoader[_View] = DataLoader(
-        _Views(samples, record, augment, seed),
+        _Views(samples, record, augment, seed, CACHE_BYTES // max(1, workers)),
         batch_sampler=_Stream(len(samples), batch_size, steps, seed),
         num_workers=workers,
         collate_fn=_collate,
