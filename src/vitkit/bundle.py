@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -104,7 +105,12 @@ class Bundle:
             raise UserError("this model has no head, it can give features but not classes.")
         if self.config.pool == "none":
             raise UserError("this model classifies every token (pool='none'); predict needs one answer per image.")
-        many = list(images) if isinstance(images, Iterable) else [images]
+        many: list[Image.Image] = list(images) if isinstance(images, list | tuple) else [images]  # type: ignore[list-item]
+        for image in many:
+            if not hasattr(image, "getexif"):
+                raise UserError(
+                    f"predict takes PIL images, got {type(image).__name__}; open files with PIL.Image.open."
+                )
         if not many:
             return []
         run = self.run or self.model.eval()
@@ -143,6 +149,8 @@ class Bundle:
         write_json(folder / "config.json", config)
         if self.training:
             write_json(folder / "training.json", self.training)
+        else:
+            (folder / "training.json").unlink(missing_ok=True)  # of a bundle that was here before
         return folder
 
     @classmethod
@@ -162,12 +170,15 @@ class Bundle:
         classes = config["classes"]
         if classes is not None and len(classes) != model.config.num_classes:
             raise UserError(f"{folder}: {len(classes)} class names for a head of {model.config.num_classes} classes.")
+        record = config["preprocess"] and from_dict(
+            Preprocess, config["preprocess"], f"{folder}/config.json: preprocess"
+        )
+        if record and record.image_size != model.config.image_size:
+            raise UserError(f"{folder}: images of {record.image_size} for a model of {model.config.image_size}.")
         training = folder / "training.json"
         return cls(
             model=model.eval(),
-            preprocess_record=from_dict(Preprocess, config["preprocess"], f"{folder}/config.json: preprocess")
-            if config["preprocess"]
-            else None,
+            preprocess_record=record or None,
             classes=tuple(classes) if classes else None,
             temperature=float(config["calibration"]["temperature"]),
             source=config["weights"]["source"],
@@ -196,20 +207,30 @@ def read_bundle_config(folder: Path) -> dict[str, Any]:
         raise UserError(f"{folder} is not a folder; a bundle is a folder with config.json and model.safetensors.")
     config = read_json(folder / "config.json")
     if not isinstance(config, dict) or config.get("format") != FORMAT:
-        raise UserError(f"{folder}/config.json is not of a vitkit bundle (no format {FORMAT!r}).")
+        raise UserError(f"{folder} is not a vitkit bundle: its config.json has no format {FORMAT!r}.")
     version = config.get("format_version")
-    if not isinstance(version, int) or version > FORMAT_VERSION:
+    if type(version) is not int or not 1 <= version <= FORMAT_VERSION:
         raise UserError(
             f"{folder} has bundle format {version}; this vitkit {__version__} reads up to {FORMAT_VERSION}. "
             f"It was made by vitkit {config.get('vitkit_version', '?')}: pip install -U vitkit."
         )
     missing = sorted({"model", "preprocess", "classes", "calibration", "weights"} - set(config))
-    for part, names in (("model", ()), ("calibration", ("temperature",)), ("weights", ("source", "licence"))):
+    for part, fields in (("model", ()), ("calibration", ("temperature",)), ("weights", ("source", "licence"))):
         if part not in missing and not isinstance(config[part], dict):
             raise UserError(f"{folder}/config.json: {part} must hold named values, got {config[part]!r}.")
-        missing += [f"{part}.{name}" for name in names if part not in missing and name not in config[part]]
+        missing += [f"{part}.{name}" for name in fields if part not in missing and name not in config[part]]
     if missing:
         raise UserError(f"{folder}/config.json lacks {', '.join(missing)}; the bundle is incomplete, make it again.")
+    temperature, classes = config["calibration"]["temperature"], config["classes"]
+    if type(temperature) not in (int, float) or not 0 < temperature < math.inf:
+        raise UserError(f"{folder}/config.json: temperature must be a number above 0, got {temperature!r}.")
+    names = classes if isinstance(classes, list) else [classes]
+    if classes is not None and (
+        not all(isinstance(c, str) for c in names) or len(set(names)) < len(names) or names is not classes
+    ):
+        raise UserError(f"{folder}/config.json: classes must be a list of different names, got {classes!r:.80}.")
+    if config["preprocess"] is not None and not isinstance(config["preprocess"], dict):
+        raise UserError(f"{folder}/config.json: preprocess must hold named values, got {config['preprocess']!r:.80}.")
     return config
 
 

@@ -28,8 +28,9 @@ class TrainState:
     optimiser: torch.optim.Optimizer
     ema: Ema | None
     step: int = 0
-    best_key: tuple[float, float] | None = None
-    best_step: int = 0
+    top: float | None = None  # best validation result so far, higher is better
+    floor: float = 0.0  # lower end of its interval
+    best_step: int = 0  # of the weights that are kept
     best_weights: dict[str, Tensor] = field(default_factory=dict)
     evaluations_since_best: int = 0
 
@@ -63,7 +64,8 @@ def save_checkpoint(folder: Path, state: TrainState) -> None:
     facts = {
         "tensors": name,
         "step": state.step,
-        "best_key": list(state.best_key) if state.best_key else None,
+        "top": state.top,
+        "floor": state.floor,
         "best_step": state.best_step,
         "evaluations_since_best": state.evaluations_since_best,
         "ema_count": state.ema.count if state.ema else 0,
@@ -100,6 +102,7 @@ def load_checkpoint(folder: Path, state: TrainState) -> None:
         moments.setdefault(int(index), {})[key] = tensor
     state.optimiser.load_state_dict({"state": moments, "param_groups": state.optimiser.state_dict()["param_groups"]})
     state.step = facts["step"]
-    state.best_key = tuple(facts["best_key"]) if facts["best_key"] else None
+    state.top = facts["top"]
+    state.floor = facts["floor"]
     state.best_step = facts["best_step"]
     state.evaluations_since_best = facts["evaluations_since_best"]

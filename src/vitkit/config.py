@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import difflib
 import json
+import math
 import os
 import typing
 from collections.abc import Iterable, Mapping
@@ -74,10 +75,16 @@ def override(record: T, changes: Mapping[str, Any], where: str) -> T:
         if key not in hints:
             raise UserError(f"{where}: unknown setting {key!r}.{did_you_mean(key, hints)} Known: {', '.join(hints)}.")
         expected = hints[key]
+        accepted: tuple[type, ...] | None
         accepted = {float: (float, int), int: (int,), bool: (bool,), str: (str,)}.get(expected)
+        if accepted is None and typing.get_origin(expected) is tuple:
+            accepted = (tuple, list, int) if int in typing.get_args(expected) else (tuple, list)
         wrong_bool = isinstance(value, bool) and expected is not bool
         if accepted and (not isinstance(value, accepted) or wrong_bool):
-            raise UserError(f"{where}: {key} must be of type {expected.__name__}, got {value!r}.")
+            name = getattr(expected, "__name__", str(expected))
+            raise UserError(f"{where}: {key} must be of type {name}, got {value!r}.")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UserError(f"{where}: {key} must be a finite number, got {value!r}.")
     return dataclasses.replace(record, **changes)  # type: ignore[type-var]
 
 
@@ -96,7 +103,7 @@ def read_json(path: Path) -> Any:
         UserError: missing, unreadable or not JSON.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8", errors="surrogateescape"))
     except FileNotFoundError:
         raise UserError(f"{path} does not exist.") from None
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
@@ -132,4 +139,4 @@ def write_file(path: Path, data: bytes) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write ``value`` as readable JSON (sorted by insertion, UTF-8, newline at the end); see `write_file`."""
     text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
-    write_file(path, (text + "\n").encode())
+    write_file(path, (text + "\n").encode("utf-8", "surrogateescape"))  # file names need not be UTF-8

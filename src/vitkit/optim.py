@@ -10,14 +10,16 @@ from torch import Tensor, nn
 
 from vitkit.config import UserError
 
-__all__ = ["Ema", "OptimConfig", "layer_of", "make_optimiser", "schedule"]
+__all__ = ["DECAYS", "Ema", "OptimConfig", "layer_of", "make_optimiser", "schedule"]
+
+DECAYS = ("cosine", "linear", "constant")
 
 
 @dataclass(frozen=True)
 class OptimConfig:
     """AdamW with decoupled decay (times the learning rate), a warm-up and a schedule."""
 
-    lr: float = 5e-4  # of the head and the last block's neighbours; earlier layers get less, see layer_decay
+    lr: float = 5e-4  # peak rate of the head; earlier layers get less, see layer_decay
     weight_decay: float = 0.05  # of weight matrices and kernels only
     layer_decay: float = 1.0  # each layer further from the head learns at this fraction of the next one's rate
     warmup: float = 0.1  # part of all steps over which the rate rises linearly
@@ -41,7 +43,7 @@ def schedule(step: int, total: int, base: float, warmup: int, decay: str = "cosi
     elif decay == "constant":
         rate = base
     else:
-        raise UserError(f"unknown decay {decay!r}; known: cosine, linear, constant.")
+        raise UserError(f"unknown decay {decay!r}; known: {', '.join(DECAYS)}.")
     return rate * min(1.0, step / warmup) if warmup else rate
 
 

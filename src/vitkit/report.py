@@ -13,6 +13,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
+from vitkit import __version__
 from vitkit.config import write_file, write_json
 
 __all__ = ["Row", "confusion_chart", "interval_chart", "line_chart", "versions", "write_report"]
@@ -49,8 +50,8 @@ class Row:
 
 def versions() -> dict[str, str]:
     """Versions of what decides the numbers."""
-    found = {"python": platform.python_version(), "platform": platform.platform()}
-    for name in ("vitkit", "torch", "numpy", "pillow", "safetensors"):
+    found = {"vitkit": __version__, "python": platform.python_version(), "platform": platform.platform()}
+    for name in ("torch", "numpy", "pillow", "safetensors"):
         try:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
@@ -64,8 +65,8 @@ def write_report(run: Path, facts: Mapping[str, Any]) -> tuple[Path, Path]:
     Raises:
         UserError: the files cannot be written.
     """
-    write_json(run / "report.json", _finite(facts))
-    write_file(run / "report.html", _render(_finite(facts)).encode())
+    write_file(run / "report.html", _render(_finite(facts)).encode("utf-8", "replace"))
+    write_json(run / "report.json", _finite(facts))  # last: it marks a finished run
     return run / "report.html", run / "report.json"
 
 

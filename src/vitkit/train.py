@@ -71,8 +71,12 @@ class Hooks(Protocol):
     """What the loop tells and asks the job that runs it."""
 
     def on_step(self, report: StepReport) -> None: ...
-    def evaluate(self, weights: dict[str, Tensor], step: int) -> tuple[float, float]: ...
+    def evaluate(self, weights: dict[str, Tensor], step: int) -> tuple[float, float]:
+        """(result, lower end of its 95 % interval); a higher result is better."""
+        ...
+
     def on_checkpoint(self, state: TrainState) -> None: ...
+    def stop_requested(self) -> bool: ...
 
 
 def best_precision() -> tuple[str, bool]:
@@ -109,11 +113,12 @@ def train(state: TrainState, config: TrainConfig, objective: Objective, batches:
     """Run from ``state.step`` to the end, or until the evaluation stops improving; the best weights are in ``state``.
 
     Raises:
+        KeyboardInterrupt: the hooks asked to stop; the state was saved after a whole step.
         UserError: the loss is not a finite number.
     """
     stream = iter(batches)
     last = time.perf_counter()
-    while state.step < config.steps:
+    while state.step < config.steps and not _has_stopped_improving(state, config):
         batch = next(stream)
         waited = time.perf_counter() - last
         loss, lr = step_once(state, config, objective, batch)
@@ -124,9 +129,14 @@ def train(state: TrainState, config: TrainConfig, objective: Objective, batches:
         if _is_time(state.step, config.eval_every, config.steps):
             _evaluate(state, hooks)
             hooks.on_checkpoint(state)
-            if config.patience and state.evaluations_since_best >= config.patience:
-                return
             last = time.perf_counter()
+        if hooks.stop_requested():  # only between steps, so that what is saved is whole
+            hooks.on_checkpoint(state)
+            raise KeyboardInterrupt
+
+
+def _has_stopped_improving(state: TrainState, config: TrainConfig) -> bool:
+    return bool(config.patience) and state.evaluations_since_best >= config.patience
 
 
 def _is_time(step: int, every: int, total: int) -> bool:
@@ -171,11 +181,18 @@ def _backward(model: nn.Module, config: TrainConfig, objective: Objective, batch
 
 
 def _evaluate(state: TrainState, hooks: Hooks) -> None:
+    """Keep the newest weights whose result is inside the interval of the best result so far.
+
+    On few validation images the best of many evaluations is mostly luck; the end of the schedule is where the weights
+    have settled, and only a significant fall makes an earlier state the better one.
+    """
     weights = state.current_weights()
-    key = hooks.evaluate(weights, state.step)
+    value, floor = hooks.evaluate(weights, state.step)
+    if state.top is None or value > state.top:
+        state.top, state.floor = value, floor
     state.evaluations_since_best += 1
-    if state.best_key is None or key > state.best_key:
-        state.best_key, state.best_step, state.evaluations_since_best = key, state.step, 0
+    if value >= state.floor:
+        state.best_step, state.evaluations_since_best = state.step, 0
         state.best_weights = {name: tensor.detach().clone() for name, tensor in weights.items()}
 
 

@@ -111,7 +111,7 @@ def test_wrong_models_are_one_message(
     (bundle / "config.json").write_text(json.dumps({**config, "model": {**config["model"], "embed_dim": 16}}))
     assert "has shape" in fails(["predict", bundle, image], capsys)
     (bundle / "config.json").write_text("{")
-    assert "is not a vitkit bundle" in fails(["predict", bundle, image], capsys)
+    assert "cannot be read as JSON" in fails(["predict", bundle, image], capsys)
     save_file({"something": torch.zeros(2)}, tmp_path / "foreign.safetensors")
     assert "no known layout" in fails(["predict", tmp_path / "foreign.safetensors", image], capsys)
 
@@ -161,7 +161,12 @@ def test_wrong_paths_and_outputs_of_predict(
     assert "no file matches" in fails(["predict", bundle, photos / "*.tiff"], capsys)
     assert "written as .csv or .jsonl" in fails(["predict", bundle, image, "-o", tmp_path / "a.xlsx"], capsys)
     assert "--top must be at least 1" in fails(["predict", bundle, image, "--top", "0"], capsys)
-    assert "cannot write" in fails(["predict", bundle, image, "-o", tmp_path / "no" / "such" / "a.csv"], capsys)
+    (tmp_path / "file").write_text("")
+    assert "cannot write" in fails(["predict", bundle, image, "-o", tmp_path / "file" / "a.csv"], capsys)
+    (photos / "bad").mkdir()
+    (photos / "bad" / "bad.png").write_bytes(b"no picture")
+    assert main(["predict", str(bundle), str(photos / "bad"), "-o", str(tmp_path / "none.csv")]) == 1
+    assert "none of the 1 files can be used" in capsys.readouterr().err
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")

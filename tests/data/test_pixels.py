@@ -302,3 +302,23 @@ def test_real_odd_images_open_or_say_why_not() -> None:
             image = open_image(path)
             size = reversed(image.size) if row["orientation"] in {"5", "6", "7", "8"} else image.size
             assert "x".join(map(str, size)) == row["size"], row["file"]
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        (np.array([[0.0, 0.5, 1.0]], np.float32), [0, 128, 255]),
+        (np.array([[0.0, 100.0, 255.0]], np.float32), [0, 100, 255]),
+        (np.array([[0, 100, 255]], np.int32), [0, 100, 255]),
+        (np.array([[0, 32768, 65535]], np.int32), [0, 128, 255]),
+    ],
+)
+def test_deep_gray_keeps_its_range(values: np.ndarray, expected: list[int]) -> None:
+    gray = np.asarray(upright_rgb(Image.fromarray(values)))[0, :, 0]
+    assert gray.tolist() == expected
+
+
+def test_values_outside_every_range_are_refused() -> None:
+    for values in (np.array([[-1.0, 5.0]], np.float32), np.array([[0.0, 1e6]], np.float32)):
+        with pytest.raises(ImageError, match="expected 0 to"):
+            upright_rgb(Image.fromarray(values))

@@ -194,3 +194,17 @@ def test_splits_without_train_can_be_scored_but_are_not_taken_for_classes(tmp_pa
     source = read_source(tmp_path / "data")
     assert source.classes == ("blue", "red")
     assert set(source.splits) == {"val", "test"}
+
+
+def test_a_link_loop_is_read_once(flat: Path) -> None:
+    (flat / "red" / "up").symlink_to(flat)
+    source = read_source(flat)
+    assert len(source.splits["all"]) == 24
+    assert "links to folders that are read already" in " ".join(source.notes)
+
+
+def test_a_folder_of_training_is_train(tmp_path: Path) -> None:
+    for split in ("training", "testing"):
+        write_images(tmp_path / "data" / split / "red", (200, 0, 0), 2, 0)
+        write_images(tmp_path / "data" / split / "blue", (0, 0, 200), 2, 0)
+    assert set(read_source(tmp_path / "data").splits) == {"train", "test"}

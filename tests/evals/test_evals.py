@@ -43,10 +43,17 @@ def test_balanced_accuracy_ignores_how_many_images_a_class_has() -> None:
     assert scores.values["balanced_accuracy"] == 0.5
 
 
-def test_top5_counts_rank_and_ties_in_favour() -> None:
+def test_top5_counts_rank_and_ties_go_to_the_lower_index() -> None:
+    flat = score(np.full((10, 10), 0.1), np.arange(10))
+    assert (flat.values["top1"], flat.values["top5"]) == (0.1, 0.5)
     probabilities = np.array([[0.3, 0.2, 0.15, 0.12, 0.1, 0.08, 0.05]])
     assert score(probabilities, np.array([4])).values["top5"] == 1.0
     assert score(probabilities, np.array([5])).values["top5"] == 0.0
+
+
+def test_outputs_that_are_not_numbers_are_refused() -> None:
+    with pytest.raises(UserError, match="not finite"):
+        score(np.array([[np.nan, 0.5]]), np.array([0]))
 
 
 def test_calibration_error_of_always_sure_and_half_right() -> None:

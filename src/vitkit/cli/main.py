@@ -5,6 +5,7 @@ Exit codes: 0 done, 1 a user's error with one message, 2 wrong usage, 70 a bug (
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -139,7 +140,9 @@ def cli() -> None:
 @click.option("--model", metavar="M", help="Weights to start from. Without: a small model from random weights.")
 @click.option("--out", metavar="RUN", help="Run folder. [default: runs/<data>, numbered]")
 @click.option("--val", metavar="DATA", help="Validation images; without them a stratified part is held out.")
-@click.option("--budget", type=_Duration(), metavar="TIME", help="Time that the run may take: 90s, 10m, 2h.")
+@click.option(
+    "--budget", type=_Duration(), metavar="TIME", help="Time that the run may take, by its own estimate: 90s, 10m, 2h."
+)
 @click.option("--epochs", type=float, metavar="N", help="Passes over the training images, instead of the recipe's.")
 @click.option("--image-size", type=_Size(), metavar="N|HxW", help="Size to run at, instead of the model's own.")
 @click.option(
@@ -150,7 +153,9 @@ def cli() -> None:
               help="Validation metric that chooses what is kept: top1, balanced_accuracy, macro_f1, nll.")  # fmt: skip
 @click.option("--seed", default=0, show_default=True, help="Equal seeds give equal results.")
 @click.option(
-    "--workers", type=int, help="Processes that prepare images; never changes the result. [default: cores - 1]"
+    "--workers",
+    type=click.IntRange(min=0),
+    help="Processes that prepare images; never changes the result. [default: cores - 1]",
 )
 @click.option("--set", "settings", type=_Setting(), multiple=True, metavar="NAME=VALUE",
               help="Change the recipe: lr=3e-4, smoothing=0, ema=0.99, ... (see plan.json of a run).")  # fmt: skip
@@ -192,7 +197,7 @@ def _command_line() -> str:
 @click.argument("paths", nargs=-1, required=True)
 @click.option("-o", "--out", metavar="FILE", help=".csv or .jsonl file. [default: CSV on stdout]")
 @click.option("--top", default=1, show_default=True, metavar="K", help="Classes per image.")
-@click.option("--workers", default=2, show_default=True, help="Threads that decode images.")
+@click.option("--workers", type=click.IntRange(min=1), default=2, show_default=True, help="Threads that decode images.")
 @_strict
 @_model_options
 @_common
@@ -218,7 +223,7 @@ def predict(model: str, paths: Sequence[str], as_json: bool, offline: bool, over
 @click.argument("model", metavar="M")
 @click.argument("data")
 @click.option("--split", metavar="NAME", help="train, val, test or all. [default: test, else val, else all]")
-@click.option("--workers", default=2, show_default=True, help="Threads that decode images.")
+@click.option("--workers", type=click.IntRange(min=1), default=2, show_default=True, help="Threads that decode images.")
 @_strict
 @_model_options
 @_common
@@ -263,6 +268,9 @@ def doctor(as_json: bool, offline: bool) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="surrogateescape")  # file names need not be UTF-8
     try:
         cli(args=list(arguments) if arguments is not None else None, prog_name="vit", standalone_mode=False)
         sys.stdout.flush()
@@ -282,8 +290,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - the interpreter flushes it at exit
         return 0
     except OSError as error:  # a full disk, a file-size limit, a folder that may not be written
-        where = f" {error.filename}" if error.filename else ""
-        print(f"vit: the system refused{where}: {error.strerror or error}. {_trace()}", file=sys.stderr)
+        where = f" {error.filename}" if error.filename else " the output"
+        print(f"vit: cannot use{where}: {error.strerror or error}.", file=sys.stderr)
         return 1
     except Exception as error:
         print(f"vit: a bug in vitkit: {type(error).__name__}: {error}\n{_trace()}", file=sys.stderr)

@@ -14,7 +14,7 @@ from vitkit.console import Console
 from vitkit.data.pixels import ImageError, open_image
 from vitkit.data.sources import Sample
 
-__all__ = ["Scan", "scan"]
+__all__ = ["Scan", "digest", "scan"]
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,7 @@ class Scan:
     usable: Sequence[Sample]
     sizes: Sequence[tuple[int, int]]  # (height, width) of each usable image, upright
     skipped: Sequence[tuple[str, str]]  # (name, reason) of each file that cannot be used
+    digests: Sequence[str]  # SHA-256 of each usable image's file
     fingerprint: str  # SHA-256 over the names, labels and contents of the usable images
 
 
@@ -35,7 +36,7 @@ def scan(
     Raises:
         UserError: with ``strict``, if any file cannot be used; always, if none can.
     """
-    usable, sizes, skipped, total = [], [], [], hashlib.sha256()
+    usable, sizes, skipped, digests, total = [], [], [], [], hashlib.sha256()
     with ThreadPoolExecutor(workers) as pool:
         for sample, found in zip(samples, console.track(pool.map(_look, samples), len(samples), label), strict=True):
             if isinstance(found, str):
@@ -43,11 +44,12 @@ def scan(
                 continue
             usable.append(sample)
             sizes.append(found.size)
-            total.update(f"{sample.name}\0{sample.label}\0{found.digest}\n".encode())
+            digests.append(found.digest)
+            total.update(f"{sample.name}\0{sample.label}\0{found.digest}\n".encode("utf-8", "surrogateescape"))
     if skipped and (strict or not usable):
         name, reason = skipped[0]
         raise UserError(f"{len(skipped)} of {len(samples)} files cannot be used, the first: {name}: {reason}.")
-    return Scan(usable, sizes, skipped, total.hexdigest())
+    return Scan(usable, sizes, skipped, digests, total.hexdigest())
 
 
 class _Found(NamedTuple):
@@ -65,3 +67,9 @@ def _look(sample: Sample) -> _Found | str:
     except ImageError as error:
         return str(error)
     return _Found((image.height, image.width), hashlib.sha256(content).hexdigest())
+
+
+def digest(sample: Sample) -> str:
+    """SHA-256 of an image's file."""
+    content = sample.source.read_bytes() if isinstance(sample.source, Path) else sample.source
+    return hashlib.sha256(content).hexdigest()

@@ -104,8 +104,8 @@ def open_image(source: str | Path | bytes) -> Image.Image:
 def upright_rgb(image: Image.Image) -> Image.Image:
     """Decode, apply the EXIF orientation and convert to RGB.
 
-    Rules: first frame of an animation; transparency over white; 16-bit scaled to 8 by its declared range; palette, gray
-    and CMYK converted by Pillow.
+    Rules: first frame of an animation; transparency over white; deeper gray scaled to 8 bits by its declared depth;
+    palette, gray and CMYK converted by Pillow.
 
     Raises:
         ImageError: a mode that has no conversion.
@@ -113,11 +113,8 @@ def upright_rgb(image: Image.Image) -> Image.Image:
     image.load()
     if image.getexif().get(0x0112, 1) != 1:
         image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I;16") or image.mode == "I":
-        wide = np.asarray(image).astype(np.int64)
-        image = Image.fromarray((wide.clip(0, 65535) >> 8).astype(np.uint8))
-    elif image.mode == "F":
-        image = Image.fromarray(np.asarray(image).clip(0, 255).astype(np.uint8))
+    if image.mode == "F" or image.mode.startswith("I"):
+        image = _to_eight_bits(image)
     if "A" in image.mode or "a" in image.mode or "transparency" in image.info:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, (255, 255, 255, 255))
@@ -126,6 +123,27 @@ def upright_rgb(image: Image.Image) -> Image.Image:
         return image if image.mode == "RGB" else image.convert("RGB")
     except ValueError as error:
         raise ImageError(f"mode {image.mode} cannot be converted to RGB: {error}") from None
+
+
+def _to_eight_bits(image: Image.Image) -> Image.Image:
+    """Gray values of another depth: integers by their declared bits, floats in [0, 1] or [0, 255].
+
+    Raises:
+        ImageError: values outside the declared range.
+    """
+    values = np.asarray(image)
+    low, high = float(values.min()), float(values.max())
+    if image.mode == "F":
+        top = 1.0 if high <= 1 else 255.0
+        eight = np.nan_to_num(values) * (255 / top)
+    else:
+        declared = getattr(image, "tag_v2", {}).get(258, 8 if image.mode == "I" and high <= 255 else 16)  # TIFF's bits
+        bits = min(declared[0] if isinstance(declared, tuple) else declared, 16)
+        top = float(2**bits - 1)
+        eight = values.astype(np.int64) >> max(0, bits - 8)
+    if not (low >= 0 and high <= top):  # also refuses nan
+        raise ImageError(f"mode {image.mode} with values from {low:g} to {high:g}; expected 0 to {top:g}")
+    return Image.fromarray(np.round(eight).astype(np.uint8))
 
 
 def fit_image(image: Image.Image, record: Preprocess) -> Array:

@@ -18,7 +18,11 @@ from vitkit.data.pixels import IMAGE_SUFFIXES
 
 __all__ = ["Sample", "Source", "find_images", "match_classes", "read_source"]
 
-SPLIT_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+SPLIT_NAMES = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation"), "val"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
 DIGITS_TEST_EVERY = 5  # the fixed test part of `digits` is 20 % of each class
 
 
@@ -66,9 +70,10 @@ def read_source(data: str | os.PathLike[str]) -> Source:
     only_splits = bool(named) and len(named) == len(folders)
     if "train" in named.values() or (only_splits and not any(_is_image(p) for f in named for p in f.iterdir())):
         return _read_splits(root, named, [f for f in folders if f not in named], left_out)
+    misplaced = [f"folder {f.name!r} is taken for a class: there is no train/ beside it" for f in named]
     left_out.clear()  # the root is looked at again, as the folder of the classes
     samples, classes = _read_classes(root, root, left_out)
-    return Source(root.resolve().name, classes, {"all": samples}, _notes(left_out))
+    return Source(root.resolve().name, classes, {"all": samples}, (*_notes(left_out), *misplaced))
 
 
 def _read_splits(root: Path, named: Mapping[Path, str], others: Sequence[Path], left_out: Counter[str]) -> Source:
@@ -140,11 +145,24 @@ def _class_folders(folder: Path, root: Path, left_out: Counter[str]) -> dict[str
 def find_images(folder: Path, left_out: Counter[str] | None = None) -> list[Path]:
     """All images below ``folder`` in sorted order; hidden files and folders and other files are counted, not taken."""
     left_out = Counter() if left_out is None else left_out
+
+    def refuse(error: OSError) -> None:
+        raise UserError(f"cannot read the folder {error.filename}: {error.strerror}.")
+
     images = []
-    for path, folders, files in os.walk(folder, followlinks=True):
-        hidden = [name for name in folders if name.startswith(".")]
-        left_out["hidden folders"] += len(hidden)
-        folders[:] = sorted(set(folders) - set(hidden))
+    seen = {os.path.realpath(folder)}
+    for path, folders, files in os.walk(folder, followlinks=True, onerror=refuse):
+        inside = []
+        for name in sorted(folders):
+            real = os.path.realpath(os.path.join(path, name))
+            if name.startswith("."):
+                left_out["hidden folders"] += 1
+            elif real in seen or os.path.realpath(folder).startswith(real + os.sep):
+                left_out["links to folders that are read already"] += 1
+            else:
+                seen.add(real)
+                inside.append(name)
+        folders[:] = inside
         for name in sorted(files):
             if name.startswith("."):
                 left_out["hidden files"] += 1

@@ -45,6 +45,10 @@ class EagerEngine:
         tokens = model.config.prefix_tokens + model.config.grid[0] * model.config.grid[1]
         independent = max(1, 16384 // tokens) if self.device.type == "cuda" else 1  # tokens that fill the device
         self.group = group or independent
+        attentions = [module for module in model.modules() if isinstance(module, Attention)]
+        if self.device.type == "cpu" and all(module.fused == fused_attention for module in attentions):
+            self.model = model.eval()  # the caller's own: what is done to it is seen here
+            return
         self.model = copy.deepcopy(model).to(self.device).eval().requires_grad_(False)
         for module in self.model.modules():
             if isinstance(module, Attention):

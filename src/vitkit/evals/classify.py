@@ -28,6 +28,12 @@ class Scores:
     precision: Array  # (O,), nan for a class never predicted
     top1_interval: tuple[float, float]  # Wilson, 95 %
 
+    def floor(self, metric: str) -> float:
+        """Lower end of a rate's 95 % Wilson interval; the NLL, which is no rate, has none: the value itself."""
+        if metric == "nll":
+            return -self.values["nll"]
+        return wilson(round(self.values[metric] * self.n), self.n)[0]
+
     def selection_key(self, metric: str) -> tuple[float, float]:
         """Sorts better scores higher: by the metric, then by the lower NLL.
 
@@ -59,10 +65,13 @@ def score(probabilities: Array, labels: Array) -> Scores:
     n, O = probabilities.shape
     if n == 0:
         raise UserError("there are no images to score.")
+    if not np.isfinite(probabilities).all():
+        raise UserError("the model's outputs are not finite numbers; its weights are damaged or its training diverged.")
     predicted = probabilities.argmax(axis=1)
     hit = predicted == labels
     own = probabilities[np.arange(n), labels]
-    rank = (probabilities > own[:, None]).sum(axis=1)
+    tied_before = (probabilities == own[:, None]) & (np.arange(O) < labels[:, None])
+    rank = (probabilities > own[:, None]).sum(axis=1) + tied_before.sum(axis=1)
     confusion = np.zeros((O, O), np.int64)
     np.add.at(confusion, (labels, predicted), 1)
     truth, guessed, right = confusion.sum(axis=1), confusion.sum(axis=0), confusion.diagonal()

@@ -18,7 +18,10 @@ from vitkit.engines.eager import EagerEngine, ImageSource, stream
 from vitkit.evals.classify import Scores, score
 from vitkit.report import Row
 
-__all__ = ["Scored", "classify_stream", "features_of", "rows", "score_samples"]
+__all__ = ["SELECTION", "Scored", "classify_stream", "features_of", "rows", "score_samples"]
+
+
+SELECTION = "selection, optimistic"  # figures on data that chose the epoch, the release or the temperature
 
 
 @dataclass(frozen=True)
@@ -30,11 +33,6 @@ class Scored:
     probabilities: np.ndarray  # (n, O) float64, calibrated
     skipped: Sequence[tuple[str, str]]
     scores: Scores
-
-    def hits(self) -> np.ndarray:
-        """(n,) whether the most probable class is the label."""
-        labels = np.array([sample.label for sample in self.samples])
-        return np.equal(self.probabilities.argmax(1), labels)
 
 
 def classify_stream(bundle: Bundle, sources: Sequence[ImageSource], workers: int) -> Iterator[np.ndarray | ImageError]:
@@ -95,8 +93,8 @@ def features_of(
     return torch.stack(rows)
 
 
-def rows(scored: Scored, task: str, dataset: str, model: str, *, selection: bool) -> list[Row]:
-    """Result rows; ``selection`` marks data that chose something about the model."""
+def rows(scored: Scored, task: str, dataset: str, model: str, label: str) -> list[Row]:
+    """Result rows; ``label`` says why a figure is not that of new images, empty where it is."""
     interval = scored.scores.top1_interval
     return [
         Row(
@@ -108,7 +106,7 @@ def rows(scored: Scored, task: str, dataset: str, model: str, *, selection: bool
             high=interval[1] if metric == "top1" else None,
             n=scored.scores.n,
             model=model,
-            label="selection, optimistic" if selection else "",
+            label=label,
         )
         for metric, value in scored.scores.values.items()
     ]

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vitkit.config import UserError, read_json
+from vitkit.config import UserError, override, read_json
 from vitkit.data.pixels import FITS
 from vitkit.evals.classify import METRICS
+from vitkit.models.vit import ViTConfig
+from vitkit.recipes.finetune import choose_recipe
 
-__all__ = ["Arguments", "check_arguments", "read_arguments"]
+__all__ = ["Arguments", "absolute", "check_arguments", "read_arguments"]
 
 
 @dataclass(frozen=True)
@@ -34,26 +37,58 @@ class Arguments:
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # fields of FinetuneRecipe
     overrides: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # of the loaded model
 
+    def as_python(self) -> str:
+        """The call that asks for the same run."""
+        shown = [repr(self.data)]
+        for field in dataclasses.fields(self)[1:]:
+            value = getattr(self, field.name)
+            default = field.default_factory() if callable(field.default_factory) else field.default
+            if value != default and field.name != "workers":
+                shown.append(f"{field.name}={value!r}")
+        return f"vitkit.finetune({', '.join(shown)})"
+
+
+def absolute(name: str | Path | None) -> str | None:
+    """A name as the run stores it: existing paths absolute, so that it can be resumed from any folder."""
+    if name is None:
+        return None
+    return str(Path(name).resolve()) if Path(name).exists() else str(name)
+
 
 def check_arguments(arguments: Arguments) -> None:
+    """Refuse what no run can be made of, before anything is read or written.
+
+    Raises:
+        UserError: an unknown word, a value out of range, or an unknown setting of the recipe.
+    """
     if arguments.fit not in ("auto", *FITS):
         raise UserError(f"--fit is {arguments.fit!r}; known: auto, {', '.join(FITS)}.")
     if arguments.train not in ("all", "head", "lora"):
         raise UserError(f"--train is {arguments.train!r}; known: all, head, lora.")
     if arguments.select_by not in METRICS:
         raise UserError(f"--select-by is {arguments.select_by!r}; known: {', '.join(METRICS)}.")
-    if arguments.epochs is not None and arguments.epochs <= 0:
+    if arguments.epochs is not None and not 0 < arguments.epochs < math.inf:
         raise UserError(f"--epochs must be above 0, got {arguments.epochs}.")
-    if arguments.seed < 0 or arguments.workers < 0:
-        raise UserError("--seed and --workers must not be negative.")
+    if not 0 <= arguments.seed < 2**63:
+        raise UserError(f"--seed must not be negative and below 2**63, got {arguments.seed}.")
+    if arguments.workers < 0:
+        raise UserError(f"--workers must not be negative, got {arguments.workers}.")
     if arguments.train != "all" and arguments.model is None:
         raise UserError(f"--train {arguments.train} needs weights to keep: name a --model.")
 
+    some = choose_recipe(images=100, config=ViTConfig(), pretrained=True, train="all", upscaled=False)
+    override(some, arguments.settings, "--set")  # which recipe it will be changes nothing about what may be set
+
 
 def read_arguments(run: Path) -> tuple[Arguments, str]:
+    """The arguments and the command line of a run.
+
+    Raises:
+        UserError: not a fine-tuning run.
+    """
     if not (run / "arguments.json").exists():
         raise UserError(f"{run} is not a fine-tuning run: it has no arguments.json.")
     stored = read_json(run / "arguments.json")
     size = stored["image_size"]
     arguments = Arguments(**{**stored, "image_size": tuple(size) if size else None})
-    return arguments, (run / "command.txt").read_text(encoding="utf-8").strip()
+    return arguments, (run / "command.txt").read_text(encoding="utf-8", errors="surrogateescape").strip()

@@ -37,6 +37,9 @@ def load_backbone(arguments: Arguments, data: TaskData, console: Console) -> tup
         "few images; name a pre-trained checkpoint with --model for a much better result."
     )
     console.say(f"model     random weights, {describe_size(model)}")
+    if arguments.image_size not in (None, config.image_size):
+        H, W = config.image_size
+        console.say(f"          the asked-for size is cut to whole patches: {H}x{W}")
     record = Preprocess(image_size=config.image_size, fit="squash", crop_fraction=0.875)
     return Bundle(model.eval(), record, source="random weights", licence="the user's own"), False
 

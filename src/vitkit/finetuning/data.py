@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,8 +30,17 @@ class TaskData:
 
     @property
     def training_scan(self) -> Scan:
-        """The scan of the images that train and validate."""
+        """The scan of the images that train, and validate where there is no validation split."""
         return self.scans["train" if "train" in self.scans else "all"]
+
+    def digests_of(self, samples: Sequence[Sample]) -> list[str]:
+        """SHA-256 of the files of some usable samples."""
+        known = {
+            sample.name: digest
+            for found in self.scans.values()
+            for sample, digest in zip(found.usable, found.digests, strict=True)
+        }
+        return [known[sample.name] for sample in samples]
 
     @property
     def skipped(self) -> list[tuple[str, str]]:
@@ -53,7 +62,8 @@ def read_data(arguments: Arguments, stored_plan: Path | None, console: Console) 
     if arguments.val is not None:
         extra = match_classes(read_source(arguments.val), source.classes)
         splits["val"] = next(extra.splits[name] for name in ("val", "all", "train", "test") if name in extra.splits)
-        source = dataclasses.replace(source, splits=splits)
+        replaced = ("--val replaces the validation split of the data",) if "val" in source.splits else ()
+        source = dataclasses.replace(source, splits=splits, notes=(*source.notes, *replaced, *extra.notes))
     console.say(f"data      {source.name}: {source.describe()}")
     for note in source.notes:
         console.say(f"          {note}")
@@ -64,29 +74,56 @@ def read_data(arguments: Arguments, stored_plan: Path | None, console: Console) 
     for split, found in scans.items():
         for name, reason in found.skipped:
             console.warn(f"{split}: {name} cannot be used and is left out: {reason}")
+    leaks = tuple(_leaks(scans))
+    for leak in leaks:
+        console.warn(leak)
+    source = dataclasses.replace(source, notes=(*source.notes, *leaks))
     usable = {split: found.usable for split, found in scans.items()}
     if stored_plan is not None and "val" not in usable:
-        made = _stored_splits(stored_plan, usable)
+        made = _stored_splits(stored_plan, usable, console)
     else:
         training = usable.get("train", usable.get("all", ()))
         fraction = validation_fraction(len(training) / len(source.classes))
         made = make_splits(usable, source.classes, fraction, MAX_VALIDATION_IMAGES, arguments.seed)
+    if stored_plan is not None:
+        _compare_fingerprints(stored_plan, scans, console)
     console.say(f"split     train {len(made.train)}, val {len(made.val)}, test {len(made.test or [])}: {made.rule}")
     return TaskData(source, made, scans)
 
 
-def _stored_splits(run: Path, usable: Mapping[str, Sequence[Sample]]) -> Splits:
+def _leaks(scans: Mapping[str, Scan]) -> Iterator[str]:
+    """Images of one split that are in another, byte by byte."""
+    names = list(scans)
+    for number, first in enumerate(names):
+        for second in names[number + 1 :]:
+            if shared := len(set(scans[first].digests) & set(scans[second].digests)):
+                yield f"{shared} images of {second} are also in {first}: figures on {second} are too high"
+
+
+def _stored_splits(run: Path, usable: Mapping[str, Sequence[Sample]], console: Console) -> Splits:
     stored = read_json(run / "split.json")
     by_name = {sample.name: sample for sample in (usable["train"] if "train" in usable else usable["all"])}
     if gone := [name for name in (*stored["train"], *stored["val"]) if name not in by_name]:
         raise UserError(f"{len(gone)} images of {run}/split.json are gone from the data, the first: {gone[0]}.")
     parts = [[by_name[name] for name in stored[part]] for part in ("train", "val")]
+    if new := len(by_name) - len(parts[0]) - len(parts[1]):
+        console.warn(f"{new} images are not in {run}/split.json and are left out")
     return Splits(parts[0], parts[1], usable.get("test"), stored["rule"])
 
 
+def _compare_fingerprints(run: Path, scans: Mapping[str, Scan], console: Console) -> None:
+    """Say so where the data is not what a stored run saw."""
+    stored = read_json(run / "split.json").get("fingerprints", {})
+    changed = [split for split, found in scans.items() if stored.get(split) != found.fingerprint]
+    if changed:
+        console.warn(f"the data of {', '.join(changed)} is not what {run} saw: the result will differ")
+
+
 def write_inputs(run: Path, arguments: Arguments, command: str, data: TaskData) -> None:
+    """Store what the run was asked, and its split."""
     write_json(run / "arguments.json", dataclasses.asdict(arguments))
-    write_file(run / "command.txt", (command + "\n").encode())
+    write_file(run / "command.txt", (command + "\n").encode("utf-8", "surrogateescape"))
     parts = {"train": data.splits.train, "val": data.splits.val, "test": data.splits.test or []}
     stored = {name: [sample.name for sample in samples] for name, samples in parts.items()}
-    write_json(run / "split.json", {"rule": data.splits.rule, **stored})
+    fingerprints = {name: found.fingerprint for name, found in data.scans.items()}
+    write_json(run / "split.json", {"rule": data.splits.rule, "fingerprints": fingerprints, **stored})

@@ -13,7 +13,7 @@ import numpy as np
 from vitkit.bundle import Bundle
 from vitkit.checkpoint import TrainState
 from vitkit.evals.classify import wilson
-from vitkit.evals.scoring import Scored, rows
+from vitkit.evals.scoring import SELECTION, Scored, rows
 from vitkit.finetuning.arguments import Arguments
 from vitkit.finetuning.data import TaskData
 from vitkit.finetuning.hooks import RunHooks
@@ -22,8 +22,6 @@ from vitkit.recipes.finetune import Plan
 from vitkit.report import versions
 
 __all__ = ["RunFacts", "report_facts"]
-
-SELECTION = "selection, optimistic"
 
 
 @dataclass(frozen=True)
@@ -64,7 +62,7 @@ def report_facts(
         "rows": [
             row.to_dict()
             for s, scored in results.items()
-            for row in rows(scored, "classify", f"{name}/{s}", "model", selection=s == "val")
+            for row in rows(scored, "classify", f"{name}/{s}", "model", SELECTION if s == "val" else "")
         ],
         "classes": list(bundle.classes or ()),
         "per_class": [
@@ -73,10 +71,10 @@ def report_facts(
             for i, c in enumerate(bundle.classes or ())
         ],
         "confusion": head.scores.confusion.tolist(),
-        "curves": {"loss": facts.hooks.losses, "evaluations": facts.hooks.evaluations},
+        "curves": {"loss": facts.hooks.losses, "evaluations": facts.hooks.evaluations, "label": SELECTION},
         "probe": {
             "images": facts.probed.images, "penalty": facts.probed.probe.penalty, "cv_accuracy": facts.probed.probe.cv_accuracy,
-            "val_accuracy": facts.probed.val_accuracy, "mirrored_val_accuracy": facts.probed.mirrored_accuracy,
+            "val_accuracy": facts.probed.val_accuracy, "mirrored_val_accuracy": facts.probed.mirrored_accuracy, "label": SELECTION,
         },
         "finetune": training,
         "temperature": bundle.temperature,

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-import time
+import signal
+import threading
 from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import psutil
 import torch
@@ -42,7 +43,8 @@ class RunHooks:
         self.evaluations: list[dict[str, float]] = []
         self._recent: deque[StepReport] = deque(maxlen=20)
         self._log: TextIO | None = None
-        self._saved = time.perf_counter()
+        self._stop = False
+        self._old_handler: Any = None
 
     def __enter__(self) -> RunHooks:
         path = self.run / "metrics.jsonl"
@@ -52,6 +54,8 @@ class RunHooks:
             self._log.writelines(kept)
         except OSError as error:
             raise UserError(f"cannot write {path}: {error.strerror}.") from None
+        if threading.current_thread() is threading.main_thread():
+            self._old_handler = signal.signal(signal.SIGINT, self._on_interrupt)
         self._line = self.console.live(self.plan.train.steps, "training")
         self._line.__enter__()
         return self
@@ -60,9 +64,20 @@ class RunHooks:
         self._line.__exit__()
         if self._log:
             self._log.close()
-        if kind is KeyboardInterrupt and self.state.step:
-            save_checkpoint(self.run / "checkpoints", self.state)
+        if self._old_handler is not None:
+            signal.signal(signal.SIGINT, self._old_handler)
+        if kind is KeyboardInterrupt:
             self.console.say(f"stopped at step {self.state.step}; go on with: vit finetune --resume {self.run}")
+
+    def _on_interrupt(self, *_: object) -> None:
+        """The first Ctrl-C waits for the end of the step; a second one does not."""
+        if self._stop:
+            raise KeyboardInterrupt
+        self._stop = True
+
+    def stop_requested(self) -> bool:
+        """Was the run interrupted?"""
+        return self._stop
 
     def _lines_until(self, path: Path, step: int) -> list[str]:
         """Log lines of a resumed run up to its checkpoint; later ones will be written again."""
@@ -99,7 +114,7 @@ class RunHooks:
         shown = f"best top-1 {percent(best)}  " if best is not None else ""
         memory = torch.cuda.max_memory_reserved() if torch.cuda.is_available() else psutil.Process().memory_info().rss
         rate = len(self._recent) * self.plan.train.batch_size / seconds
-        text = f"loss {loss:.3f}  {shown}{rate:.0f} img/s  data wait {waited:.0%}  {memory / 2**30:.1f} GB"
+        text = f"loss {loss:.3f}  {shown}{rate:.0f} img/s  data wait {waited:.0%}  {memory / 2**30:.1f} GiB"
         self._line.update(report.step, text)
 
     def evaluate(self, weights: dict[str, Tensor], step: int) -> tuple[float, float]:
@@ -117,7 +132,7 @@ class RunHooks:
         }
         self.evaluations.append(entry)
         self._write({**entry, "split": "val"})
-        return scores.selection_key(self.select_by)
+        return scores.selection_key(self.select_by)[0], scores.floor(self.select_by)
 
     def on_checkpoint(self, state: TrainState) -> None:
         """Save what a stopped run needs."""

@@ -63,8 +63,10 @@ def make_plan(
     measured = measure(trial, config, Classify(recipe.smoothing), batch, memory)
     steps = config.steps
     if arguments.budget is not None:
-        left = arguments.budget - (time.perf_counter() - began)
-        steps = min(steps, int(0.85 * left / measured.seconds))  # the rest is for evaluation, scoring and the report
+        # scoring: two candidates and the release on val, the release on test, and the evaluations during training
+        images = (3 + recipe.evaluations) * len(data.splits.val) + len(data.splits.test or ())
+        left = arguments.budget - (time.perf_counter() - began) - 1.5 * images * probed.seconds_per_image
+        steps = min(steps, int(0.9 * left / measured.seconds))
         if steps < 1:
             raise UserError(
                 f"a budget of {duration(arguments.budget)} is spent before the first step; one step takes "

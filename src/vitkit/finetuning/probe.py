@@ -13,7 +13,7 @@ from vitkit.data.pixels import Preprocess
 from vitkit.data.subsets import Splits, stratified_split
 from vitkit.engines.eager import EagerEngine
 from vitkit.evals.linear import Probe, fit_probe
-from vitkit.evals.scoring import features_of
+from vitkit.evals.scoring import SELECTION, features_of
 from vitkit.finetuning.arguments import Arguments
 
 __all__ = ["Probed", "run_probe"]
@@ -29,6 +29,7 @@ class Probed:
     images: int
     val_accuracy: float
     mirrored_accuracy: float
+    seconds_per_image: float  # of inference here
 
 
 def run_probe(backbone: Bundle, record: Preprocess, splits: Splits, arguments: Arguments, console: Console) -> Probed:
@@ -42,13 +43,14 @@ def run_probe(backbone: Bundle, record: Preprocess, splits: Splits, arguments: A
     x = features_of(engine, record, training, console, "probe: training features")
     x_val = features_of(engine, record, splits.val, console, "probe: validation features")
     mirrored = features_of(engine, record, splits.val, console, "probe: mirrored", mirror=True)
+    featured = time.perf_counter() - began
     classes = 1 + max(sample.label for sample in splits.train)
     probe = fit_probe(x, torch.tensor([sample.label for sample in training]), classes, arguments.seed)
     labels_val = torch.tensor([sample.label for sample in splits.val])
     accuracy, flipped = (float((probe.logits(f).argmax(1) == labels_val).double().mean()) for f in (x_val, mirrored))
     console.say(
-        f"probe     linear probe on frozen features: validation top-1 {percent(accuracy)}, "
+        f"probe     linear probe on frozen features: validation top-1 {percent(accuracy)} ({SELECTION}), "
         f"cross-validated on {len(training)} training images {percent(probe.cv_accuracy)} "
         f"({duration(time.perf_counter() - began)})"
     )
-    return Probed(probe, len(training), accuracy, flipped)
+    return Probed(probe, len(training), accuracy, flipped, featured / (len(training) + 2 * len(splits.val)))

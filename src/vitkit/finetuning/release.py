@@ -19,7 +19,7 @@ from vitkit.console import Console, percent
 from vitkit.data.pixels import Preprocess
 from vitkit.evals.calibration import fit_temperature
 from vitkit.evals.linear import Probe
-from vitkit.evals.scoring import Scored, score_samples
+from vitkit.evals.scoring import SELECTION, Scored, score_samples
 from vitkit.finetuning.arguments import Arguments
 from vitkit.finetuning.backbone import describe_size, with_new_head
 from vitkit.finetuning.data import TaskData
@@ -54,12 +54,11 @@ def release(
         scored[name] = score_samples(bundle, data.splits.val, console, f"validating {name}")
     scores = {name: result.scores for name, result in scored.items()}
     metric = arguments.select_by
-    sign = -1 if metric == "nll" else 1
-    tuned, probe = (sign * scores[name].values[metric] for name in ("fine-tuned", "linear probe"))
+    tuned, probe = (scores[name].selection_key(metric) for name in ("fine-tuned", "linear probe"))
     name = "linear probe" if tuned < probe else "fine-tuned"
     figures = ", ".join(f"{other} {scores[other].values[metric]:.4f}" for other in candidates)
     worse = " Fine-tuning ended below the probe, so the probe is released." if name == "linear probe" else ""
-    reason = f"Released: the {name} model (validation {metric}: {figures}).{worse}"
+    reason = f"Released: the {name} model (validation {metric}, {SELECTION}: {figures}).{worse}"
     console.say(f"release   {reason}")
     bundle = candidates[name]
     labels = np.array([sample.label for sample in scored[name].samples])
@@ -70,7 +69,9 @@ def release(
     bundle.training = {
         "released": name,
         "reason": reason,
-        "candidates": {other: {"val": dict(result.values), "n": result.n} for other, result in scores.items()},
+        "candidates": {
+            other: {"val": dict(result.values), "n": result.n, "label": SELECTION} for other, result in scores.items()
+        },
     }
     return bundle
 
@@ -82,18 +83,22 @@ def finish(run: Path, bundle: Bundle, facts: RunFacts, console: Console) -> dict
     bundle.training = {
         **release,
         "recipe": dataclasses.asdict(plan.recipe),
-        "data": {"name": data.source.name, "fingerprint": {s: f.fingerprint for s, f in data.scans.items()}},
+        "data": {
+            "name": data.source.name,
+            "fingerprint": {s: f.fingerprint for s, f in data.scans.items()},
+            "digests": {"train": data.digests_of(data.splits.train), "val": data.digests_of(data.splits.val)},
+        },
     }
     bundle.save(run / "model")
     loaded = Bundle.read(run / "model")
     results = {"val": score_samples(loaded, data.splits.val, console, "scoring val")}
     if data.splits.test:
         results["test"] = score_samples(loaded, data.splits.test, console, "scoring test")
-    loaded.training = {**bundle.training, "metrics": {s: dict(r.scores.values) for s, r in results.items()}}
+    loaded.training = {**bundle.training, "metrics": _metrics(results)}
     write_json(run / "model" / "training.json", loaded.training)
     report = report_facts(facts, loaded, release, results, describe_size(loaded.model))
-    html, _ = write_report(run, report)
     _write_predictions(run, loaded, results)
+    html, _ = write_report(run, report)
     headline = report["headline"]
     label = f", {headline['label']}" if headline["label"] else ""
     console.say(
@@ -103,6 +108,13 @@ def finish(run: Path, bundle: Bundle, facts: RunFacts, console: Console) -> dict
     console.say(f"bundle    {run / 'model'}")
     console.say(f"report    {html}")
     return report
+
+
+def _metrics(results: Mapping[str, Scored]) -> dict[str, Any]:
+    return {
+        split: {**result.scores.values, "n": result.scores.n, "label": SELECTION if split == "val" else ""}
+        for split, result in results.items()
+    }
 
 
 def _write_predictions(run: Path, bundle: Bundle, results: Mapping[str, Scored]) -> None:
@@ -115,4 +127,4 @@ def _write_predictions(run: Path, bundle: Bundle, results: Mapping[str, Scored])
             writer.writerow(
                 [split, sample.name, bundle.class_name(sample.label), best.classes[0], best.probabilities[0]]
             )
-    write_file(run / "predictions.csv", text.getvalue().encode())
+    write_file(run / "predictions.csv", text.getvalue().encode("utf-8", "surrogateescape"))

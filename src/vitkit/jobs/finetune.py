@@ -6,6 +6,7 @@ release the better of the two; calibrate; save the bundle; load it again and sco
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from typing import Any
 from vitkit.config import UserError, read_json, write_json
 from vitkit.console import Console
 from vitkit.data.loader import spare_cores
-from vitkit.finetuning.arguments import Arguments, check_arguments, read_arguments
+from vitkit.finetuning.arguments import Arguments, absolute, check_arguments, read_arguments
 from vitkit.finetuning.backbone import choose_preprocess, load_backbone, with_new_head
 from vitkit.finetuning.data import read_data, write_inputs
 from vitkit.finetuning.facts import RunFacts
@@ -92,6 +93,8 @@ def finetune(
             raise UserError("--resume takes everything from the run it goes on with; leave the other arguments out.")
         run = Path(resume)
         arguments, command = read_arguments(run)
+        if workers is not None:  # never changes the result
+            arguments = dataclasses.replace(arguments, workers=workers)
         if (run / "report.json").exists():
             console.say(f"{run} is finished; nothing to do. Report: {run / 'report.html'}")
             facts = read_json(run / "report.json")
@@ -102,7 +105,7 @@ def finetune(
             raise UserError("name the data to fine-tune on, or a run to go on with: --resume RUN.")
         pair = (image_size, image_size) if isinstance(image_size, int) else image_size
         arguments = Arguments(
-            str(data), None if model in (None, "scratch") else str(model), None if val is None else str(val), budget, epochs,
+            str(absolute(data)), absolute(None if model == "scratch" else model), absolute(val), budget, epochs,
             pair, fit, train, {"accuracy": "top1"}.get(select_by, select_by), seed, strict,
             spare_cores() if workers is None else workers, dict(settings or {}), dict(overrides or {}),
         )  # fmt: skip
@@ -113,13 +116,10 @@ def finetune(
             )
         run = Path(out) if out is not None else _free_run(Path("runs"), Path(arguments.data).resolve().name)
         if run.exists() and (not run.is_dir() or any(run.iterdir())):
-            raise UserError(
-                f"{run} already exists. Choose another --out, or go on with it: vit finetune --resume {run}"
-            )
+            hint = f", or go on with it: vit finetune --resume {run}" if (run / "plan.json").exists() else ""
+            raise UserError(f"{run} already exists. Choose another --out{hint}.")
     stored_plan = Path(plan) if plan is not None else None
-    return _run(
-        run, arguments, stored_plan, command or f"vitkit.finetune({arguments.data!r}, seed={arguments.seed})", console
-    )
+    return _run(run, arguments, stored_plan, command or arguments.as_python(), console)
 
 
 def _run(run: Path, arguments: Arguments, stored_plan: Path | None, command: str, console: Console) -> FinetuneResult:

@@ -6,7 +6,9 @@ import csv
 import glob
 import io
 import json
+import os
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,9 +64,16 @@ def predict(
     console = console or Console()
     if top < 1:
         raise UserError(f"--top must be at least 1, got {top}.")
+    if workers < 1:
+        raise UserError(f"--workers must be at least 1, got {workers}.")
     given = [paths] if isinstance(paths, str | Path) else list(paths)
-    images = expand_paths(given)
+    ignored: Counter[str] = Counter()
+    images = expand_paths(given, ignored)
+    for what, count in ignored.items():
+        console.warn(f"left out of the folders: {count} {what}")
     bundle = model if isinstance(model, Bundle) else load(model, **(overrides or {}))
+    for note in bundle.notes:
+        console.warn(note)
     top = min(top, bundle.config.num_classes or 1)
     skipped: list[tuple[str, str]] = []
 
@@ -84,18 +93,33 @@ def predict(
         return PredictResult(predictions, len(predictions), skipped)
     if out is None:
         assert stream is not None
-        return PredictResult([], _write(results(), stream, top, "csv"), skipped)
-    written = _write_file(results(), Path(out), top)
-    if skipped:
-        listing = io.StringIO()
-        csv.writer(listing, lineterminator="\n").writerows([("path", "reason"), *skipped])
-        _guard(Path(f"{out}.skipped.csv"), lambda file: file.write(listing.getvalue()))
-    console.say(f"wrote {out}: {written} predicted, {len(skipped)} skipped")
+        written = _write(results(), stream, top, "csv")
+    else:
+        written = _write_file(results(), Path(out), top)
+        _list_skipped(Path(out), skipped)
+        console.say(f"wrote {out}: {written} predicted, {len(skipped)} skipped")
+    if not written:
+        raise UserError(f"none of the {len(skipped)} files can be used, the first: {skipped[0][0]}: {skipped[0][1]}.")
     return PredictResult([], written, skipped)
 
 
-def expand_paths(given: Sequence[str | Path]) -> list[Path]:
+def _list_skipped(out: Path, skipped: Sequence[tuple[str, str]]) -> None:
+    """Write ``<out>.skipped.csv``, or remove that of an earlier run."""
+    if out.exists() and not out.is_file():
+        return  # a device or pipe has no file beside it
+    beside = Path(f"{out}.skipped.csv")
+    if not skipped:
+        beside.unlink(missing_ok=True)
+        return
+    listing = io.StringIO()
+    csv.writer(listing, lineterminator="\n").writerows([("path", "reason"), *skipped])
+    _guard(beside, lambda file: file.write(listing.getvalue()))
+
+
+def expand_paths(given: Sequence[str | Path], ignored: Counter[str]) -> list[Path]:
     """Files as given, folders and globs as the images in them, in sorted order; duplicates stay.
+
+    What folders hold beside images is counted in ``ignored``.
 
     Raises:
         UserError: a path that does not exist, a pattern or folder without images.
@@ -104,7 +128,7 @@ def expand_paths(given: Sequence[str | Path]) -> list[Path]:
     for item in given:
         path = Path(item)
         if path.is_dir():
-            found = find_images(path)
+            found = find_images(path, ignored)
             if not found:
                 raise UserError(f"{path} holds no images ({', '.join(sorted(IMAGE_SUFFIXES)[:6])}, ...).")
         elif path.exists():
@@ -136,13 +160,14 @@ def _guard(out: Path, write: Callable[[TextIO], int]) -> int:
     in_place = out.exists() and not out.is_file()
     partial = out if in_place else out.with_name(out.name + ".partial")
     try:
-        with open(partial, "w", encoding="utf-8", newline="") as file:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with open(partial, "w", encoding="utf-8", newline="", errors="surrogateescape") as file:
             result = write(file)
         if not in_place:
             partial.replace(out)
         return result
     except OSError as error:
-        kept = "" if in_place else f" What was done is in {partial}."
+        kept = f" What was done is in {partial}." if not in_place and os.path.exists(partial) else ""
         raise UserError(
             f"cannot write {out}: {error.strerror or error}. Free space or choose another place.{kept}"
         ) from None

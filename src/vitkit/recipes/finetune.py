@@ -17,7 +17,7 @@ from vitkit.config import UserError, from_dict
 from vitkit.data.augment import Augment
 from vitkit.data.pixels import Preprocess
 from vitkit.models.vit import ViTConfig
-from vitkit.optim import OptimConfig
+from vitkit.optim import DECAYS, OptimConfig
 from vitkit.train import TrainConfig, best_precision
 
 __all__ = ["FinetuneRecipe", "Plan", "choose_recipe", "scratch_config", "train_config", "validation_fraction"]
@@ -45,7 +45,22 @@ class FinetuneRecipe:
     shift: float
     train_size: tuple[int, int]  # (H, W) trained at; the released model runs at the model's image size
     evaluations: int  # on the validation part, evenly spread
-    patience: int  # evaluations without a better result before stopping
+    patience: int  # evaluations in a row that are significantly below the best before stopping
+
+    def __post_init__(self) -> None:
+        size = self.train_size
+        object.__setattr__(self, "train_size", (size, size) if isinstance(size, int) else tuple(size))
+        if min(self.epochs, self.batch_size, self.evaluations) <= 0 or self.patience < 0:
+            raise UserError("epochs, batch_size and evaluations must be above 0, patience must not be negative.")
+        if self.lr < 0 or self.weight_decay < 0 or not 0 < self.layer_decay <= 1:
+            raise UserError("lr and weight_decay must not be negative, layer_decay must be in (0, 1].")
+        for name in ("warmup", "smoothing", "drop_path", "ema"):
+            if not 0 <= getattr(self, name) < 1:
+                raise UserError(f"{name} must be in [0, 1), got {getattr(self, name)}.")
+        if self.decay not in DECAYS:
+            raise UserError(f"decay is {self.decay!r}; known: {', '.join(DECAYS)}.")
+        if len(self.train_size) != 2 or min(self.train_size) < 1:
+            raise UserError(f"train_size must be one or two positive integers, got {size!r}.")
 
 
 def validation_fraction(images_per_class: float) -> float:

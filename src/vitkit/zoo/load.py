@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from vitkit import converters
-from vitkit.bundle import Bundle, fill, is_bundle, read_tensors
+from vitkit.bundle import Bundle, fill, is_bundle, read_bundle_config, read_tensors
 from vitkit.config import UserError, did_you_mean, override
 from vitkit.converters.engine import decode
 from vitkit.data.pixels import Preprocess
@@ -50,10 +50,16 @@ def load_model(name: str | Path, **overrides: Any) -> Bundle:
             raise UserError(f"unknown override {key!r}.{did_you_mean(key, known)} Known: {', '.join(sorted(known))}.")
     path = Path(name)
     if path.is_dir():
+        if (path / "config.json").is_file():
+            read_bundle_config(path)  # says what is wrong with it
         if not is_bundle(path):
             inner = path / "model"
             hint = f" Did you mean {inner}?" if is_bundle(inner) else ""
             raise UserError(f"{path} is not a vitkit bundle (no config.json of format 'vitkit-bundle').{hint}")
+        if source_image_size is not None:
+            raise UserError(
+                "source_image_size is for bare checkpoints; a bundle says itself what its positions are for."
+            )
         bundle = Bundle.read(path)
     elif path.is_file():
         bundle = _read_checkpoint(path, source_image_size, overrides)
@@ -135,9 +141,10 @@ def _config(
 
 
 def _read_state(path: Path) -> dict[str, Tensor]:
-    if path.suffix == ".safetensors":
+    suffix = path.suffix.lower()
+    if suffix == ".safetensors":
         return read_tensors(path)
-    if path.suffix == ".npz":
+    if suffix == ".npz":
         import numpy as np
 
         try:
@@ -185,7 +192,8 @@ def _apply(bundle: Bundle, overrides: Mapping[str, Any]) -> Bundle:
         bundle.preprocess_record = Preprocess(**{"image_size": bundle.config.image_size, **told})
     elif set(told) - {"image_size"}:
         raise UserError(
-            f"nothing says how images were prepared for these weights; with {', '.join(told)} also say mean and std."
+            "nothing says how images were prepared for these weights: also say "
+            f"{' and '.join(name for name in ('mean', 'std') if name not in told)}."
         )
     return bundle
 
