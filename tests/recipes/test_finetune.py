@@ -47,7 +47,7 @@ def test_a_validation_part_is_smaller_where_images_are_few() -> None:
 
 def test_a_scratch_model_fits_its_images() -> None:
     digits = scratch_config([(8, 8)] * 100, None, 10)
-    assert digits.image_size == (24, 24)
+    assert digits.image_size == (16, 16)
     assert digits.patch_size == (4, 4)
     photos = scratch_config([(375, 500)] * 10_000, None, 5)
     assert photos.image_size == (64, 64)

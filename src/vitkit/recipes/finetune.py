@@ -22,7 +22,7 @@ from vitkit.train import TrainConfig, best_precision
 
 __all__ = ["FinetuneRecipe", "Plan", "choose_recipe", "scratch_config", "train_config", "validation_fraction"]
 
-SMALL_SIDE = 24  # smaller images are enlarged to this before patches are cut
+SMALL_SIDE = 16  # smaller images are enlarged to this before patches are cut
 
 
 @dataclass(frozen=True)
@@ -121,11 +121,11 @@ def _train_size(config: ViTConfig) -> tuple[int, int]:
 def _scratch_recipe(images: int, config: ViTConfig) -> FinetuneRecipe:
     """From random weights: many passes, large batches, and views that move, scale and stretch the image."""
     return FinetuneRecipe(
-        epochs=min(300.0, max(20.0, 130_000 / images)),
+        epochs=min(300.0, max(20.0, 190_000 / images)),
         batch_size=128,
-        lr=1e-3,
+        lr=2e-3,
         layer_decay=1.0,
-        weight_decay=0.05,
+        weight_decay=0.2,
         warmup=0.1,
         decay="cosine",
         smoothing=0.1,
@@ -146,7 +146,7 @@ def scratch_config(sizes: Sequence[tuple[int, int]], image_size: tuple[int, int]
 
     Args:
         sizes: (height, width) of the training images.
-        image_size: the size to run at; None takes the images' own, between 24 and 64 pixels.
+        image_size: the size to run at; None takes the images' own, between 16 and 64 pixels.
         num_classes: classes.
     """
     if image_size is None:
