@@ -27,9 +27,9 @@ def test_more_images_get_fewer_epochs_and_larger_batches() -> None:
 
 
 def test_large_grids_train_smaller_in_whole_patches() -> None:
-    assert choose(300).train_size == (160, 160)
+    assert choose(300).train_size == (192, 192)
     wide = ViTConfig.named("Ti/16", image_size=(224, 448))
-    assert choose(300, config=wide).train_size == (160, 320)
+    assert choose(300, config=wide).train_size == (192, 384)
     small = ViTConfig.named("Ti/16", image_size=(96, 96))
     assert choose(300, config=small).train_size == (96, 96)
 
