@@ -90,7 +90,7 @@ def _read_checkpoint(path: Path, source_image_size: tuple[int, int] | None, over
         )
     module = found[0]
     state = module.normalise(state)
-    row = _row_of(path, state)
+    row = _row_of(path, state, module.NAME)
     config = _config(module, state, source_image_size, None if row else overrides.get("image_size"), path)
     notes = []
     told = {**(row.model if row else {}), **{k: v for k, v in overrides.items() if k in MODEL_FIELDS - {"image_size"}}}
@@ -110,7 +110,7 @@ def _read_checkpoint(path: Path, source_image_size: tuple[int, int] | None, over
     return Bundle(
         model=model.eval(),
         preprocess_record=preprocess,
-        source=f"{row.name}: {row.source}" if row else str(path.name),
+        source=f"{row.name}: {row.source}, trained on {row.trained_on}" if row else str(path.name),
         licence=row.licence if row else "unknown",
         notes=tuple(notes),
     )
@@ -162,10 +162,10 @@ def _formats() -> list[ModuleType]:
     return [importlib.import_module(f"vitkit.converters.{name}") for name in sorted(names)]
 
 
-def _row_of(path: Path, state: Mapping[str, Tensor]) -> Checkpoint | None:
+def _row_of(path: Path, state: Mapping[str, Tensor], format_: str) -> Checkpoint | None:
     """The row with the file's checksum, else one of the file's stem whose parameter count is the file's."""
     parameters = sum(tensor.numel() for tensor in state.values())
-    candidates = [row for row in ROWS if row.parameters == parameters]
+    candidates = [row for row in ROWS if (row.parameters, row.format) == (parameters, format_)]
     if not candidates:
         return None
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
