@@ -85,7 +85,7 @@ def choose_recipe(*, images: int, config: ViTConfig, pretrained: bool, train: st
     batch_size = 32 if images < 2_000 else 64 if images < 20_000 else 128
     frozen = train != "all"
     return FinetuneRecipe(
-        epochs=min(30.0, max(3.0, 7_500 / images)),
+        epochs=min(30.0, max(3.0, 6_300 / images)),
         batch_size=batch_size,
         lr=2e-3 if frozen else 5e-4,
         layer_decay=1.0 if frozen else 0.75,
