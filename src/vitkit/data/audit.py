@@ -6,11 +6,11 @@ import hashlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple
 
 from vitkit.config import UserError
 from vitkit.console import Console
+from vitkit.data.containers import read_bytes
 from vitkit.data.pixels import ImageError, open_image
 from vitkit.data.sources import Sample
 
@@ -60,7 +60,7 @@ class _Found(NamedTuple):
 def _look(sample: Sample) -> _Found | str:
     """Open one file: what it is, or why it cannot be used."""
     try:
-        content = sample.source.read_bytes() if isinstance(sample.source, Path) else sample.source
+        content = read_bytes(sample.source)
         image = open_image(content)
     except OSError as error:
         return f"cannot be read: {error.strerror}"
@@ -71,5 +71,5 @@ def _look(sample: Sample) -> _Found | str:
 
 def digest(sample: Sample) -> str:
     """SHA-256 of an image's file."""
-    content = sample.source.read_bytes() if isinstance(sample.source, Path) else sample.source
+    content = read_bytes(sample.source)
     return hashlib.sha256(content).hexdigest()

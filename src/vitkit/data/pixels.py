@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from vitkit.config import UserError, did_you_mean
+from vitkit.data.containers import ImageSource, read_bytes
 
 __all__ = [
     "FITS",
@@ -77,14 +78,15 @@ class Preprocess:
             raise UserError("mean and std need one value per channel, std above 0.")
 
 
-def open_image(source: str | Path | bytes) -> Image.Image:
-    """Decode a file (or its bytes) to an upright RGB image; see `upright_rgb`.
+def open_image(source: ImageSource) -> Image.Image:
+    """Decode a file, bytes, or an image inside a larger file to an upright RGB image; see `upright_rgb`.
 
     Raises:
         ImageError: missing, not an image, truncated, or above 100 megapixels.
     """
     try:
-        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
+        stored = source if isinstance(source, str | Path | bytes) else read_bytes(source)
+        with Image.open(io.BytesIO(stored) if isinstance(stored, bytes) else stored) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise ImageError(f"{image.width}x{image.height} is above {MAX_PIXELS // 10**6} megapixels")
             return upright_rgb(image)
@@ -93,7 +95,7 @@ def open_image(source: str | Path | bytes) -> Image.Image:
     except FileNotFoundError:
         raise ImageError("does not exist") from None
     except UnidentifiedImageError:  # its text holds the path, or the address of the bytes in memory
-        empty = not source if isinstance(source, bytes) else Path(source).stat().st_size == 0
+        empty = not read_bytes(stored)
         raise ImageError("is empty" if empty else "is not an image that can be read") from None
     except Image.DecompressionBombError:
         raise ImageError(f"is above {MAX_PIXELS // 10**6} megapixels") from None

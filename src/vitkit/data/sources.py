@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from vitkit.config import UserError, did_you_mean
+from vitkit.data.containers import ImageSource
 from vitkit.data.pixels import IMAGE_SUFFIXES
 
 __all__ = ["Sample", "Source", "find_images", "match_classes", "read_source"]
@@ -30,8 +31,9 @@ class Sample(NamedTuple):
     """One labelled image."""
 
     name: str  # shown to the user and stored in the run: the path below the data folder
-    source: Path | bytes  # where `open_image` reads it
-    label: int  # index into `Source.classes`
+    source: ImageSource  # where `open_image` reads it
+    label: int  # index into `Source.classes`; -1 in multi-label data
+    labels: tuple[int, ...] = ()  # in multi-label data: the sorted indices of all its classes, possibly none
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,7 @@ class Source:
     classes: tuple[str, ...]
     splits: Mapping[str, Sequence[Sample]]
     notes: tuple[str, ...] = field(default=())  # what was left out, counted
+    multilabel: bool = False  # an image may have any number of classes, in `Sample.labels`
 
     def describe(self) -> str:
         """One line: how many images of how many classes in which splits."""

@@ -6,18 +6,16 @@ import copy
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from vitkit.data.containers import ImageSource
 from vitkit.data.loader import to_tensor
 from vitkit.data.pixels import ImageError, Preprocess, open_image, prepare
 from vitkit.models.vit import Attention, VisionTransformer
 
-__all__ = ["EagerEngine", "ImageSource", "stream"]
-
-ImageSource = Path | bytes | str
+__all__ = ["EagerEngine", "stream"]
 
 
 class EagerEngine:

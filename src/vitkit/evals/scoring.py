@@ -12,9 +12,10 @@ from torch import Tensor
 from vitkit.bundle import Bundle
 from vitkit.config import UserError
 from vitkit.console import Console
+from vitkit.data.containers import ImageSource
 from vitkit.data.pixels import ImageError, Preprocess
 from vitkit.data.sources import Sample
-from vitkit.engines.eager import EagerEngine, ImageSource, stream
+from vitkit.engines.eager import EagerEngine, stream
 from vitkit.evals.classify import Scores, score
 from vitkit.report import Row
 
