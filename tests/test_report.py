@@ -15,10 +15,13 @@ from typing import Any
 
 import pytest
 
+from vitkit.charts import confusion_chart, interval_chart, line_chart, reliability_chart
 from vitkit.config import UserError, from_dict, read_json
-from vitkit.report import Row, confusion_chart, interval_chart, line_chart, write_report
+from vitkit.report import Row, write_report
 
 SELECTION = "selection, optimistic"
+PIXEL = "data:image/gif;base64,R0lGODlhAQABAAAAACH5BAEAAAAALAAAAAABAAEAAAICTAEAOw=="
+PICTURES = {"test/a.png": PIXEL}
 LONG = "a_very_long_class_name_that_goes_on_and_on_without_any_place_to_break_it_at_all"
 
 
@@ -60,7 +63,19 @@ def make_facts(classes: list[str], *, test: bool = True, trained: bool = True) -
             "images": 8 * k, "penalty": 0.01, "cv_accuracy": 0.8, "val_accuracy": 0.8, "mirrored_val_accuracy": 0.8,
         },
         "finetune": {"steps": 80, "steps_done": 60, "best_step": 60, "stopped_early": True, "summary": "all layers"},
-        "temperature": 1.25,
+        "calibration": {
+            "temperature": 1.25,
+            "label": "" if test else SELECTION,
+            "before": {"ece": 0.2, "nll": 0.9, "bins": [{"n": 10, "confidence": 0.7, "accuracy": 0.9}]},
+            "after": {"ece": 0.05, "nll": 0.5, "bins": [{"n": 10, "confidence": 0.88, "accuracy": 0.9}]},
+        },
+        "unknown": {"threshold": 12.5, "false_alarms": 0.05, "held_out": 40, "split": split, "flagged": 3, "n": 10 * k},
+        "gallery": {
+            "errors": [{"name": "test/a.png", "label": classes[0], "prediction": classes[1], "probability": 0.97}],
+            "unsure": [{"name": "test/b.png", "label": classes[0], "prediction": classes[0], "probability": 0.4}],
+        },
+        "balance": {"weights": None, "reason": "not needed"},
+        "selected_by": "top1",
         "data": {
             "name": "photos",
             "summary": f"{20 * k} images of {k} classes",
@@ -78,7 +93,7 @@ def make_facts(classes: list[str], *, test: bool = True, trained: bool = True) -
         "model": {"source": "random weights", "licence": "the user's own", "summary": "0.14 M parameters"},
         "recipe": {"epochs": 3.0, "lr": 5e-4, "flip": True, "decay": "cosine", "train_size": (24, 32)},
         "plan": {},
-        "arguments": {"data": "photos", "select_by": "top1"},
+        "arguments": {"data": "photos", "select_by": "auto"},
         "next_steps": [f"The most frequent confusion is {classes[0]} taken for {classes[1]}."],
         "command": "vit finetune photos --out runs/photos",
         "versions": {"python": "3.12.0", "vitkit": "0.1.0"},
@@ -88,7 +103,7 @@ def make_facts(classes: list[str], *, test: bool = True, trained: bool = True) -
 
 def page_of(facts: dict[str, Any], folder: Path) -> str:
     """The text of the page that these facts become."""
-    written, _ = write_report(folder, facts)
+    written, _ = write_report(folder, facts, PICTURES)
     return written.read_text(encoding="utf-8")
 
 
@@ -198,7 +213,7 @@ def test_names_with_html_are_escaped_everywhere(tmp_path: Path) -> None:
 
 def test_the_page_refers_to_nothing_outside_itself(tmp_path: Path) -> None:
     page = page_of(make_facts(["cat", "dog"]), tmp_path).replace("http://www.w3.org/2000/svg", "")
-    assert not re.findall(r"https?://|\bsrc\s*=|@import|<script|<iframe|<object", page)
+    assert not re.findall(r"https?://|\bsrc\s*=\s*\"?(?!data:|\")|@import|<script|<iframe|<object", page)
     assert re.findall(r"href\s*=\s*\S+", page) == ['href="data:,">']
     assert set(re.findall(r"url\(([^)]*)\)", page)) <= {"#empty"}
     assert "default-src 'none'" in page  # what is not foreseen, a browser refuses
@@ -252,6 +267,26 @@ def test_a_long_curve_is_smoothed_and_thinned_and_keeps_its_spike() -> None:
     assert spike not in chart["path"]
 
 
+def test_a_reliability_chart_puts_good_calibration_on_the_diagonal() -> None:
+    chart = reliability_chart(
+        [{"n": 4, "confidence": 1.0, "accuracy": 0.0}], [{"n": 16, "confidence": 0.5, "accuracy": 0.5}]
+    )
+    (good,), (bad,) = chart["after"], chart["before"]
+    assert good["x"] == (chart["left"] + chart["right"]) / 2
+    assert good["y"] == (chart["top"] + chart["bottom"]) / 2
+    assert (bad["x"], bad["y"]) == (chart["right"], chart["bottom"])
+    assert good["r"] > bad["r"]
+    assert reliability_chart([], [])["after"] == []
+
+
+def test_pictures_stand_beside_their_prediction_and_stay_out_of_the_json(tmp_path: Path) -> None:
+    page = page_of(make_facts(["cat", "dog"]), tmp_path)
+    assert page.count(PIXEL) == 1  # the other image has none, which is said
+    assert "no picture" in page
+    assert "dog 97.0 % labelled cat" in text_of(page)
+    assert PIXEL not in (tmp_path / "report.json").read_text()
+
+
 def test_intervals_share_an_axis_that_covers_them() -> None:
     chart = interval_chart([{"value": 1.0, "low": 0.76, "high": 1.0}, {"value": 0.8, "low": 0.7, "high": 0.9}])
     assert chart["ticks"][0] == (0.0, "70%")
@@ -303,7 +338,7 @@ def test_a_browser_shows_the_page_on_a_phone_and_asks_for_nothing(tmp_path: Path
     classes = [f"{LONG}_{i}" for i in range(20)]
     facts = make_facts(classes, test=False)
     facts["title"] = f"{LONG}: 20 classes"
-    write_report(tmp_path, facts)
+    write_report(tmp_path, facts, PICTURES)
     frames = "".join(
         f'<iframe src="report.html" style="width:{w}px;height:900px;border:0"></iframe>' for w in (390, 1200)
     )
@@ -324,7 +359,7 @@ def test_a_browser_shows_the_page_on_a_phone_and_asks_for_nothing(tmp_path: Path
     assert desktop["wide"] == 1200
     for shown in (phone, desktop):
         assert shown["beyond"] == []
-        assert len(shown["charts"]) == 3
+        assert len(shown["charts"]) == 4
         assert min(shown["charts"]) > 100
         assert "90.0 %" in shown["text"]
         assert SELECTION in shown["text"]

@@ -2,6 +2,7 @@
 
     model.safetensors   tensors only
     config.json         model, preprocessing, classes, calibration, source and licence of the weights, format version
+    unknown.safetensors what tells images unlike the training images (where there was enough held-out data)
     training.json       recipe, data fingerprint and metrics of the run that made it (where there was one)
 
 Reading the JSON imports no torch.
@@ -15,11 +16,12 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from vitkit import __version__
 from vitkit.config import UserError, from_dict, read_json, write_file, write_json
 from vitkit.data.pixels import Preprocess, prepare
+from vitkit.unknown import FALSE_ALARMS, Unknown
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
 
     from vitkit.models.vit import VisionTransformer, ViTConfig
 
-__all__ = ["FORMAT_VERSION", "Bundle", "Prediction", "is_bundle", "read_bundle_config", "read_tensors"]
+__all__ = ["FORMAT_VERSION", "Bundle", "Outputs", "Prediction", "is_bundle", "read_bundle_config", "read_tensors"]
 
 FORMAT = "vitkit-bundle"
 FORMAT_VERSION = 1
@@ -39,11 +41,19 @@ class Prediction:
 
     classes: tuple[str, ...]
     probabilities: tuple[float, ...]
+    unknown: bool | None = None  # unlike the training images; None: the model cannot tell
+
+
+class Outputs(NamedTuple):
+    """What an engine gives for images: one row each."""
+
+    logits: Tensor  # (B, O); the features where the model has no head
+    features: Tensor  # (B, D), the representation that the head reads
 
 
 @dataclass
 class Bundle:
-    """A model with all it takes to use it. ``run`` maps preprocessed images (B, C, H, W) to logits (B, O)."""
+    """A model with all it takes to use it. ``run`` maps preprocessed images (B, C, H, W) to logits and features."""
 
     model: VisionTransformer
     preprocess_record: Preprocess | None
@@ -53,7 +63,8 @@ class Bundle:
     licence: str = "unknown"
     training: Mapping[str, Any] = field(default_factory=dict)  # recipe, data, metrics: written beside the config
     notes: tuple[str, ...] = ()  # what loading assumed or found, for the user to read
-    run: Callable[[Tensor], Tensor] | None = None
+    unknown: Unknown | None = None
+    run: Callable[[Tensor], Outputs] | None = None
 
     @property
     def config(self) -> ViTConfig:
@@ -93,6 +104,13 @@ class Bundle:
         keep = order[: max(1, top)].tolist()
         return Prediction(tuple(self.class_name(i) for i in keep), tuple(values[: len(keep)].tolist()))
 
+    def answer(self, outputs: Outputs, top: int) -> Prediction:
+        """The prediction for one image, from its logits (O,) and features (D,)."""
+        found = self.top(self.probabilities(outputs.logits[None])[0], top)
+        if self.unknown is None:
+            return found
+        return dataclasses.replace(found, unknown=self.unknown.is_unknown(outputs.features.numpy()))
+
     def predict(self, images: Image.Image | Sequence[Image.Image], top: int = 5) -> list[Prediction]:
         """Classify PIL images; each result is independent of the other images.
 
@@ -113,10 +131,14 @@ class Bundle:
                 )
         if not many:
             return []
-        run = self.run or self.model.eval()
         with torch.inference_mode():
-            logits = run(torch.stack([self.preprocess(image) for image in many]))
-        return [self.top(row, top) for row in self.probabilities(logits)]
+            outputs = (self.run or self._run_model)(torch.stack([self.preprocess(image) for image in many]))
+        return [self.answer(Outputs(*row), top) for row in zip(*outputs, strict=True)]
+
+    def _run_model(self, images: Tensor) -> Outputs:
+        model = self.model.eval()
+        features = model.represent(model.forward_features(images))
+        return Outputs(features if model.head is None else model.head(features), features)
 
     def save(self, path: str | Path) -> Path:
         """Write the bundle to the folder ``path``; an existing bundle there is replaced file by file.
@@ -139,6 +161,8 @@ class Bundle:
             "preprocess": dataclasses.asdict(self.preprocess_record) if self.preprocess_record else None,
             "classes": list(self.classes) if self.classes else None,
             "calibration": {"temperature": self.temperature},
+            "unknown": self.unknown
+            and {"threshold": self.unknown.threshold, "false_alarms": FALSE_ALARMS, "held_out": self.unknown.held_out},
             "weights": {
                 "sha256": hashlib.sha256(data).hexdigest(),
                 "source": self.source,
@@ -146,6 +170,8 @@ class Bundle:
             },
         }
         write_file(folder / "model.safetensors", data)
+        if self.unknown:
+            write_file(folder / "unknown.safetensors", _pack_unknown(self.unknown))
         write_json(folder / "config.json", config)
         if self.training:
             write_json(folder / "training.json", self.training)
@@ -184,7 +210,28 @@ class Bundle:
             source=config["weights"]["source"],
             licence=config["weights"]["licence"],
             training=read_json(training) if training.exists() else {},
+            unknown=_read_unknown(folder, config.get("unknown"), model.config.feature_dim),
         )
+
+
+def _pack_unknown(unknown: Unknown) -> bytes:
+    from safetensors.numpy import save
+
+    return save({"mean": unknown.mean, "whitening": unknown.whitening})
+
+
+def _read_unknown(folder: Path, facts: Any, width: int) -> Unknown | None:
+    if facts is None:
+        return None
+    tensors = read_tensors(folder / "unknown.safetensors")
+    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    try:
+        threshold, held_out = float(facts["threshold"]), int(facts["held_out"])
+    except (KeyError, TypeError, ValueError):
+        raise UserError(f"{folder}/config.json: unknown lacks a threshold; make the bundle again.") from None
+    if shapes != {"mean": (width,), "whitening": (width, width)}:
+        raise UserError(f"{folder}/unknown.safetensors does not fit features of width {width}: {shapes}.")
+    return Unknown(tensors["mean"].numpy(), tensors["whitening"].numpy(), threshold, held_out)
 
 
 def is_bundle(folder: Path) -> bool:

@@ -123,7 +123,13 @@ def test_the_temperature_is_the_best_of_a_fine_grid() -> None:
         return float((np.log(np.exp(z).sum(1)) - z[np.arange(400), labels]).mean())
 
     grid = np.exp(np.linspace(np.log(0.2), np.log(5), 2000))
-    assert found == pytest.approx(grid[np.argmin([nll(t) for t in grid])], rel=5e-3)
+    best = grid[np.argmin([400 * nll(t) + (np.log(t) / np.log(2)) ** 2 / 2 for t in grid])]
+    assert found == pytest.approx(best, rel=5e-3)
     assert nll(found) < nll(1.0)
-    always_right = fit_temperature(np.array([[9.0, 0.0]] * 3), np.zeros(3, int))
-    assert 0.2 <= always_right < 0.5  # the lower, the better, but bounded
+
+
+def test_a_few_right_images_do_not_claim_certainty() -> None:
+    logits = np.array([[2.0, 0.0]])
+    few, many = (fit_temperature(np.repeat(logits, n, axis=0), np.zeros(n, int)) for n in (3, 3000))
+    assert 0.6 < few < 1
+    assert 0.2 <= many < 0.3

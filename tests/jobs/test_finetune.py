@@ -309,7 +309,7 @@ def test_a_budget_shortens_the_schedule(flat: Path, tmp_path: Path) -> None:
         ({"fit": "stretch"}, "known: auto, crop, squash, pad"),
         ({"train": "tail"}, "known: all, head, lora"),
         ({"train": "lora"}, "needs weights to keep"),
-        ({"select_by": "auc"}, "known: top1, balanced_accuracy, macro_f1, nll"),
+        ({"select_by": "auc"}, "known: auto, top1, balanced_accuracy, macro_f1, nll"),
         ({"epochs": -1}, "must be above 0"),
         ({"seed": -1}, "must not be negative"),
         ({"settings": {"learning_rate": 1}}, "unknown setting 'learning_rate'"),

@@ -149,8 +149,11 @@ def cli() -> None:
     "--fit", default="auto", show_default=True, metavar="auto|crop|squash|pad", help="How images fit that size."
 )
 @click.option("--train", default="all", show_default=True, metavar="all|head|lora", help="What is trained.")
-@click.option("--select-by", default="top1", show_default=True, metavar="METRIC",
+@click.option("--select-by", default="auto", show_default=True, metavar="METRIC",
               help="Validation metric that chooses what is kept: top1, balanced_accuracy, macro_f1, nll.")  # fmt: skip
+@click.option("--balance", default="auto", show_default=True, metavar="auto|none|FILE",
+              help="What errors cost: inverse to class size where sizes differ much, all alike, or class weights.")  # fmt: skip
+@click.option("--earlier", metavar="RUN", help="An earlier run to compare with in the report.")
 @click.option("--seed", default=0, show_default=True, help="Equal seeds give equal results.")
 @click.option(
     "--workers",
@@ -212,6 +215,7 @@ def predict(model: str, paths: Sequence[str], as_json: bool, offline: bool, over
     if as_json:
         found = [
             {"path": path, "prediction": p.classes[0], "probability": p.probabilities[0],
+             **({} if p.unknown is None else {"unknown": p.unknown}),
              "top": [{"class": c, "probability": v} for c, v in zip(p.classes, p.probabilities, strict=True)]}
             for path, p in result.predictions
         ]  # fmt: skip

@@ -10,6 +10,7 @@ from itertools import islice
 import torch
 from torch import Tensor
 
+from vitkit.bundle import Outputs
 from vitkit.data.containers import ImageSource
 from vitkit.data.loader import to_tensor
 from vitkit.data.pixels import ImageError, Preprocess, open_image, prepare
@@ -19,7 +20,7 @@ __all__ = ["EagerEngine", "stream"]
 
 
 class EagerEngine:
-    """Preprocessed images (B, C, H, W) to logits or features (B, O) in float32.
+    """Preprocessed images (B, C, H, W) to logits and features in float32.
 
     Matrix products of another batch size may sum in another order, so that the last digits of an image's result would
     depend on its neighbours. Every forward therefore sees exactly `group` images, the last group padded with zeros;
@@ -32,13 +33,11 @@ class EagerEngine:
         self,
         model: VisionTransformer,
         *,
-        features: bool = False,
         precision: str = "fp32",
         fused_attention: bool = True,
         group: int | None = None,
     ) -> None:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.features = features
         self.precision = precision
         tokens = model.config.prefix_tokens + model.config.grid[0] * model.config.grid[1]
         independent = max(1, 16384 // tokens) if self.device.type == "cuda" else 1  # tokens that fill the device
@@ -53,7 +52,7 @@ class EagerEngine:
                 module.fused = fused_attention
 
     @torch.inference_mode()
-    def __call__(self, images: Tensor) -> Tensor:
+    def __call__(self, images: Tensor) -> Outputs:
         results = []
         for start in range(0, len(images), self.group):
             part = images[start : start + self.group]
@@ -64,12 +63,10 @@ class EagerEngine:
                 self.device, copy=True
             )  # a slice's alignment may choose another kernel than a fresh tensor's
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-                if self.features:
-                    out = self.model.represent(self.model.forward_features(part))
-                else:
-                    out = self.model(part)
-            results.append(out[:count].float().cpu())
-        return torch.cat(results)
+                features = self.model.represent(self.model.forward_features(part))
+                logits = features if self.model.head is None else self.model.head(features)
+            results.append((logits[:count].float().cpu(), features[:count].float().cpu()))
+        return Outputs(*(torch.cat(parts) for parts in zip(*results, strict=True)))
 
 
 def stream(
@@ -79,8 +76,8 @@ def stream(
     *,
     workers: int = 2,
     mirror: bool = False,
-) -> Iterator[Tensor | ImageError]:
-    """Yield each image's result (O,) in input order, or the error of an image that cannot be used.
+) -> Iterator[Outputs | ImageError]:
+    """Yield each image's logits (O,) and features (D,) in input order, or the error of an image that cannot be used.
 
     Images are decoded in threads ahead of the model; at most a few groups are in memory. ``mirror`` swaps left and right.
     """
@@ -101,6 +98,6 @@ def stream(
             queue = queue[engine.group :]
             queue += [pool.submit(load, source) for source in islice(waiting, len(loaded))]
             good = [image for image in loaded if isinstance(image, Tensor)]
-            results = iter(engine(torch.stack(good)) if good else ())
+            results = zip(*engine(torch.stack(good)), strict=True) if good else iter(())
             for image in loaded:
-                yield next(results) if isinstance(image, Tensor) else image
+                yield Outputs(*next(results)) if isinstance(image, Tensor) else image

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from vitkit.config import UserError, did_you_mean
 
-__all__ = ["METRICS", "Scores", "score", "wilson"]
+__all__ = ["METRICS", "Bin", "Scores", "calibration_error", "reliability", "score", "wilson"]
 
 Array = np.ndarray
 METRICS = ("top1", "balanced_accuracy", "macro_f1", "nll")  # what a run can select by; nll is the one to minimise
@@ -85,13 +86,26 @@ def score(probabilities: Array, labels: Array) -> Scores:
         "balanced_accuracy": float(recall[present].mean()),
         "macro_f1": float(f1[present].mean()),
         "nll": float(-np.log(np.maximum(own, np.finfo(np.float64).tiny)).mean()),
-        "ece": _ece(probabilities.max(axis=1), hit),
+        "ece": calibration_error(reliability(probabilities.max(axis=1), hit)),
     }
     return Scores(n, values, confusion, recall, precision, wilson(int(hit.sum()), n))
 
 
-def _ece(confidence: Array, hit: Array) -> float:
-    """Expected calibration error: mean gap between confidence and accuracy over bins, weighted by their counts."""
+class Bin(NamedTuple):
+    """Images of like confidence."""
+
+    n: int
+    confidence: float  # mean
+    accuracy: float
+
+
+def reliability(confidence: Array, hit: Array) -> list[Bin]:
+    """Confidence (n,) against whether the prediction was right (n,), in `ECE_BINS` equal bins; empty bins are left out."""
     bins = np.minimum((confidence * ECE_BINS).astype(np.int64), ECE_BINS - 1)
-    gaps = [abs(confidence[bins == b].sum() - hit[bins == b].sum()) for b in range(ECE_BINS)]
-    return float(sum(gaps) / len(hit))
+    members = [bins == b for b in range(ECE_BINS)]
+    return [Bin(int(m.sum()), float(confidence[m].mean()), float(hit[m].mean())) for m in members if m.any()]
+
+
+def calibration_error(bins: Sequence[Bin]) -> float:
+    """Expected calibration error: mean gap between confidence and accuracy over bins, weighted by their counts."""
+    return sum(b.n * abs(b.confidence - b.accuracy) for b in bins) / sum(b.n for b in bins)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,6 +33,11 @@ class Probe:
     def logits(self, features: Tensor) -> Tensor:
         """(n, D) -> (n, O)."""
         return F.linear(features, self.weight, self.bias)
+
+    def weighted(self, class_weights: Sequence[float]) -> Probe:
+        """The probe for other costs of errors: the decision that is best for them (arXiv 2007.07314, section 4.1)."""
+        bias = self.bias.double() + torch.tensor(class_weights, dtype=torch.float64).log()
+        return dataclasses.replace(self, bias=bias.float())
 
 
 def fit_probe(features: Tensor, labels: Tensor, num_classes: int, seed: int) -> Probe:

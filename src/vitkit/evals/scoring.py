@@ -7,19 +7,19 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from vitkit.bundle import Bundle
+from vitkit.bundle import Bundle, Outputs
 from vitkit.config import UserError
 from vitkit.console import Console
+from vitkit.data.audit import digest
 from vitkit.data.containers import ImageSource
 from vitkit.data.pixels import ImageError, Preprocess
 from vitkit.data.sources import Sample
 from vitkit.engines.eager import EagerEngine, stream
-from vitkit.evals.classify import Scores, score
+from vitkit.evals.classify import Scores, score, wilson
 from vitkit.report import Row
 
-__all__ = ["SELECTION", "Scored", "classify_stream", "features_of", "rows", "score_samples"]
+__all__ = ["SELECTION", "Scored", "classify_stream", "outputs_of", "rows", "score_samples", "seen_label"]
 
 
 SELECTION = "selection, optimistic"  # figures on data that chose the epoch, the release or the temperature
@@ -31,18 +31,19 @@ class Scored:
 
     samples: Sequence[Sample]
     logits: np.ndarray  # (n, O) float32
+    features: np.ndarray  # (n, D) float32
     probabilities: np.ndarray  # (n, O) float64, calibrated
+    unknown: np.ndarray | None  # (n,) bool: unlike the training images; None: the model cannot tell
     skipped: Sequence[tuple[str, str]]
     scores: Scores
 
 
-def classify_stream(bundle: Bundle, sources: Sequence[ImageSource], workers: int) -> Iterator[np.ndarray | ImageError]:
-    """Yield logits (O,) of each image in input order, or its error."""
+def classify_stream(bundle: Bundle, sources: Sequence[ImageSource], workers: int) -> Iterator[Outputs | ImageError]:
+    """Yield logits (O,) and features (D,) of each image in input order, or its error."""
     if bundle.config.num_classes == 0:
         raise UserError("this model has no head: it gives features, not classes. Fine-tune it first.")
     engine = bundle.run if isinstance(bundle.run, EagerEngine) else EagerEngine(bundle.model)
-    for result in stream(engine, bundle.require_preprocess(), sources, workers=workers):
-        yield result if isinstance(result, ImageError) else result.numpy()
+    yield from stream(engine, bundle.require_preprocess(), sources, workers=workers)
 
 
 def score_samples(
@@ -53,7 +54,7 @@ def score_samples(
     Raises:
         UserError: with ``strict``, if any file cannot be used; always, if none can.
     """
-    kept, logits, skipped = [], [], []
+    kept, logits, features, skipped = [], [], [], []
     results = classify_stream(bundle, [sample.source for sample in samples], workers)
     for sample, result in zip(samples, console.track(results, len(samples), label), strict=True):
         if isinstance(result, ImageError):
@@ -62,16 +63,19 @@ def score_samples(
             skipped.append((sample.name, str(result)))
         else:
             kept.append(sample)
-            logits.append(result)
+            logits.append(result.logits.numpy())
+            features.append(result.features.numpy())
     if not kept:
         raise UserError(f"none of the {len(samples)} images can be used; the first: {skipped[0][0]}: {skipped[0][1]}.")
     stacked = np.stack(logits)
     probabilities = bundle.probabilities(torch.from_numpy(stacked)).numpy()
     labels = np.array([sample.label for sample in kept])
-    return Scored(kept, stacked, probabilities, skipped, score(probabilities, labels))
+    detector = bundle.unknown
+    unknown = np.array([detector.is_unknown(row) for row in features]) if detector else None
+    return Scored(kept, stacked, np.stack(features), probabilities, unknown, skipped, score(probabilities, labels))
 
 
-def features_of(
+def outputs_of(
     engine: EagerEngine,
     record: Preprocess,
     samples: Sequence[Sample],
@@ -79,8 +83,8 @@ def features_of(
     label: str,
     *,
     mirror: bool = False,
-) -> Tensor:
-    """Results (n, O) of an engine over samples that were opened before.
+) -> Outputs:
+    """Logits (n, O) and features (n, D) of an engine over samples that were opened before.
 
     Raises:
         UserError: a file that could be read before and cannot now.
@@ -91,23 +95,28 @@ def features_of(
         if isinstance(result, ImageError):
             raise UserError(f"{sample.name} could be read before and cannot now: {result}")
         rows.append(result)
-    return torch.stack(rows)
+    return Outputs(*(torch.stack(parts) for parts in zip(*rows, strict=True)))
+
+
+def seen_label(bundle: Bundle, samples: Sequence[Sample]) -> tuple[str, int]:
+    """Why a figure is not that of new images, and how many of them are meant: they trained the model or chose something."""
+    digests = bundle.training.get("data", {}).get("digests", {})
+    here = {digest(sample) for sample in samples} if digests else set()
+    for split, label in (("train", "includes training images, optimistic"), ("val", SELECTION)):
+        if count := len(here & set(digests.get(split, ()))):
+            return label, count
+    return "", 0
 
 
 def rows(scored: Scored, task: str, dataset: str, model: str, label: str) -> list[Row]:
     """Result rows; ``label`` says why a figure is not that of new images, empty where it is."""
-    interval = scored.scores.top1_interval
-    return [
-        Row(
-            task=task,
-            dataset=dataset,
-            metric=metric,
-            value=value,
-            low=interval[0] if metric == "top1" else None,
-            high=interval[1] if metric == "top1" else None,
-            n=scored.scores.n,
-            model=model,
-            label=label,
-        )
-        for metric, value in scored.scores.values.items()
-    ]
+    n, values = scored.scores.n, dict(scored.scores.values)
+    intervals = {"top1": scored.scores.top1_interval}
+    if scored.unknown is not None:
+        hits = int(scored.unknown.sum())
+        values["unknown_rate"], intervals["unknown_rate"] = hits / n, wilson(hits, n)
+    found = []
+    for metric, value in values.items():
+        low, high = intervals.get(metric, (None, None))
+        found.append(Row(task, dataset, metric, value, low, high, n, model, label=label))
+    return found

@@ -30,7 +30,9 @@ class Arguments:
     image_size: tuple[int, int] | None = None
     fit: str = "auto"
     train: str = "all"
-    select_by: str = "top1"
+    select_by: str = "auto"
+    balance: str = "auto"
+    earlier: str | None = None  # a run to compare with
     seed: int = 0
     strict: bool = False
     workers: int = 1
@@ -65,8 +67,12 @@ def check_arguments(arguments: Arguments) -> None:
         raise UserError(f"--fit is {arguments.fit!r}; known: auto, {', '.join(FITS)}.")
     if arguments.train not in ("all", "head", "lora"):
         raise UserError(f"--train is {arguments.train!r}; known: all, head, lora.")
-    if arguments.select_by not in METRICS:
-        raise UserError(f"--select-by is {arguments.select_by!r}; known: {', '.join(METRICS)}.")
+    if arguments.select_by not in ("auto", *METRICS):
+        raise UserError(f"--select-by is {arguments.select_by!r}; known: auto, {', '.join(METRICS)}.")
+    if arguments.balance not in ("auto", "none") and not Path(arguments.balance).is_file():
+        raise UserError(
+            f"--balance is {arguments.balance!r}; expected auto, none, or a JSON or CSV file of class and weight."
+        )
     if arguments.epochs is not None and not 0 < arguments.epochs < math.inf:
         raise UserError(f"--epochs must be above 0, got {arguments.epochs}.")
     if not 0 <= arguments.seed < 2**63:
@@ -75,6 +81,9 @@ def check_arguments(arguments: Arguments) -> None:
         raise UserError(f"--workers must not be negative, got {arguments.workers}.")
     if arguments.train != "all" and arguments.model is None:
         raise UserError(f"--train {arguments.train} needs weights to keep: name a --model.")
+
+    if arguments.earlier is not None and not (Path(arguments.earlier) / "model" / "config.json").is_file():
+        raise UserError(f"--earlier {arguments.earlier} is not a finished run: it has no model/.")
 
     some = choose_recipe(images=100, config=ViTConfig(), pretrained=True, train="all", upscaled=False)
     override(some, arguments.settings, "--set")  # which recipe it will be changes nothing about what may be set

@@ -9,19 +9,24 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 
 from vitkit.bundle import Bundle
 from vitkit.checkpoint import TrainState
-from vitkit.evals.classify import wilson
+from vitkit.evals.classify import reliability, score, wilson
 from vitkit.evals.scoring import SELECTION, Scored, rows
 from vitkit.finetuning.arguments import Arguments
+from vitkit.finetuning.balance import Balance
 from vitkit.finetuning.data import TaskData
 from vitkit.finetuning.hooks import RunHooks
 from vitkit.finetuning.probe import Probed
 from vitkit.recipes.finetune import Plan
 from vitkit.report import versions
+from vitkit.unknown import FALSE_ALARMS
 
-__all__ = ["RunFacts", "report_facts"]
+__all__ = ["RunFacts", "gallery", "report_facts"]
+
+SHOWN = 12  # pictures of errors, and of hits
 
 
 @dataclass(frozen=True)
@@ -32,6 +37,7 @@ class RunFacts:
     command: str
     plan: Plan
     data: TaskData
+    balance: Balance
     probed: Probed
     state: TrainState
     hooks: RunHooks
@@ -39,7 +45,12 @@ class RunFacts:
 
 
 def report_facts(
-    facts: RunFacts, bundle: Bundle, release: Mapping[str, Any], results: Mapping[str, Scored], size: str
+    facts: RunFacts,
+    bundle: Bundle,
+    release: Mapping[str, Any],
+    results: Mapping[str, Scored],
+    size: str,
+    earlier: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The contents of ``report.json``; the page shows the same."""
     split = "test" if "test" in results else "val"
@@ -58,7 +69,7 @@ def report_facts(
             "n": head.scores.n, "label": label,
         },
         "release": {"released": release["released"], "reason": release["reason"]},
-        "comparison": _comparison(release["candidates"], results, release["released"]),
+        "comparison": _comparison(release["candidates"], results, release["released"], earlier),
         "rows": [
             row.to_dict()
             for s, scored in results.items()
@@ -77,10 +88,17 @@ def report_facts(
             "val_accuracy": facts.probed.val_accuracy, "mirrored_val_accuracy": facts.probed.mirrored_accuracy, "label": SELECTION,
         },
         "finetune": training,
-        "temperature": bundle.temperature,
+        "calibration": _calibration(bundle, head, label),
+        "unknown": bundle.unknown and {
+            "threshold": bundle.unknown.threshold, "false_alarms": FALSE_ALARMS, "held_out": bundle.unknown.held_out,
+            "split": split, "flagged": int(head.unknown.sum()) if head.unknown is not None else None, "n": head.scores.n,
+        },
+        "gallery": gallery(bundle, head),
         "data": _data_facts(facts),
         "model": {"source": bundle.source, "licence": bundle.licence, "summary": size},
         "recipe": dataclasses.asdict(plan.recipe),
+        "balance": {"weights": facts.balance.weights, "reason": facts.balance.reason},
+        "selected_by": facts.balance.metric(facts.arguments.select_by),
         "plan": plan.to_dict(),
         "arguments": dataclasses.asdict(facts.arguments),
         "next_steps": _next_steps(facts, head, split),
@@ -88,6 +106,39 @@ def report_facts(
         "versions": versions(),
         "seconds": time.perf_counter() - facts.began,
     }  # fmt: skip
+
+
+def _calibration(bundle: Bundle, head: Scored, label: str) -> dict[str, Any]:
+    """How confidence and accuracy agree on the headline's images, with and without the temperature."""
+    labels = np.array([sample.label for sample in head.samples])
+    plain = torch.from_numpy(head.logits).double().softmax(1).numpy()
+    sides = {}
+    for side, probabilities in (("before", plain), ("after", head.probabilities)):
+        bins = reliability(probabilities.max(axis=1), probabilities.argmax(axis=1) == labels)
+        values = score(probabilities, labels).values
+        sides[side] = {"ece": values["ece"], "nll": values["nll"], "bins": [b._asdict() for b in bins]}
+    return {"temperature": bundle.temperature, "label": label, **sides}
+
+
+def gallery(bundle: Bundle, head: Scored) -> dict[str, list[dict[str, Any]]]:
+    """The most confident errors and the least confident hits of the headline's images."""
+    labels = np.array([sample.label for sample in head.samples])
+    best, confidence = head.probabilities.argmax(axis=1), head.probabilities.max(axis=1)
+
+    def shown(chosen: np.ndarray) -> list[dict[str, Any]]:
+        return [
+            {
+                "name": head.samples[i].name,
+                "label": bundle.class_name(labels[i]),
+                "prediction": bundle.class_name(int(best[i])),
+                "probability": float(confidence[i]),
+            }
+            for i in chosen[:SHOWN]
+        ]
+
+    order = np.argsort(confidence, kind="stable")
+    right = (best == labels)[order]
+    return {"errors": shown(order[~right][::-1]), "unsure": shown(order[right])}
 
 
 def plan_facts(facts: RunFacts) -> dict[str, Any]:
@@ -105,7 +156,9 @@ def plan_facts(facts: RunFacts) -> dict[str, Any]:
     }
 
 
-def _comparison(candidates: Mapping[str, Any], results: Mapping[str, Scored], released: str) -> list[dict[str, Any]]:
+def _comparison(
+    candidates: Mapping[str, Any], results: Mapping[str, Scored], released: str, earlier: Mapping[str, Any] | None
+) -> list[dict[str, Any]]:
     lines = []
     for name, found in candidates.items():
         n, top1 = found["n"], found["val"]["top1"]
@@ -120,7 +173,7 @@ def _comparison(candidates: Mapping[str, Any], results: Mapping[str, Scored], re
             {"model": f"{released} (released)", "split": "test", "value": scores.values["top1"], "low": low, "high": high,
              "n": scores.n, "label": ""}
         )  # fmt: skip
-    return lines
+    return [*lines, dict(earlier)] if earlier else lines
 
 
 def _data_facts(facts: RunFacts) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from vitkit.console import Console, percent
 from vitkit.data.sources import Sample
 from vitkit.engines.eager import EagerEngine
 from vitkit.evals.classify import score
-from vitkit.evals.scoring import features_of
+from vitkit.evals.scoring import outputs_of
 from vitkit.models.lora import plain_state
 from vitkit.models.vit import VisionTransformer
 from vitkit.recipes.finetune import Plan
@@ -124,7 +124,7 @@ class RunHooks:
         sized = resize(model, self.plan.preprocess.image_size)
         train = self.plan.train
         engine = EagerEngine(sized, precision=train.precision, fused_attention=train.fused_attention, group=16)
-        logits = features_of(engine, self.plan.preprocess, self.val, self.console, "validating")
+        logits = outputs_of(engine, self.plan.preprocess, self.val, self.console, "validating").logits
         scores = score(logits.double().softmax(1).numpy(), self.labels.numpy())
         entry = {
             "step": step,

@@ -13,8 +13,9 @@ from vitkit.data.pixels import Preprocess
 from vitkit.data.subsets import Splits, stratified_split
 from vitkit.engines.eager import EagerEngine
 from vitkit.evals.linear import Probe, fit_probe
-from vitkit.evals.scoring import SELECTION, features_of
+from vitkit.evals.scoring import SELECTION, outputs_of
 from vitkit.finetuning.arguments import Arguments
+from vitkit.finetuning.balance import Balance
 
 __all__ = ["Probed", "run_probe"]
 
@@ -32,20 +33,24 @@ class Probed:
     seconds_per_image: float  # of inference here
 
 
-def run_probe(backbone: Bundle, record: Preprocess, splits: Splits, arguments: Arguments, console: Console) -> Probed:
+def run_probe(
+    backbone: Bundle, record: Preprocess, splits: Splits, balance: Balance, arguments: Arguments, console: Console
+) -> Probed:
     began = time.perf_counter()
-    engine = EagerEngine(backbone.model, features=True, group=16)
+    engine = EagerEngine(backbone.model, group=16)
     training = list(splits.train)
     if len(training) > MAX_PROBE_IMAGES:
         labels = [sample.label for sample in training]
         _, part = stratified_split(labels, MAX_PROBE_IMAGES / len(training), arguments.seed)
         training = [training[i] for i in part]
-    x = features_of(engine, record, training, console, "probe: training features")
-    x_val = features_of(engine, record, splits.val, console, "probe: validation features")
-    mirrored = features_of(engine, record, splits.val, console, "probe: mirrored", mirror=True)
+    x = outputs_of(engine, record, training, console, "probe: training features").features
+    x_val = outputs_of(engine, record, splits.val, console, "probe: validation features").features
+    mirrored = outputs_of(engine, record, splits.val, console, "probe: mirrored", mirror=True).features
     featured = time.perf_counter() - began
     classes = 1 + max(sample.label for sample in splits.train)
     probe = fit_probe(x, torch.tensor([sample.label for sample in training]), classes, arguments.seed)
+    if balance.weights is not None:
+        probe = probe.weighted(balance.weights)
     labels_val = torch.tensor([sample.label for sample in splits.val])
     accuracy, flipped = (float((probe.logits(f).argmax(1) == labels_val).double().mean()) for f in (x_val, mirrored))
     console.say(

@@ -14,22 +14,26 @@ import torch
 
 from vitkit.bundle import Bundle
 from vitkit.checkpoint import TrainState
-from vitkit.config import write_file, write_json
+from vitkit.config import UserError, write_file, write_json
 from vitkit.console import Console, percent
 from vitkit.data.pixels import Preprocess
+from vitkit.data.thumbnails import thumbnail
+from vitkit.engines.eager import EagerEngine
 from vitkit.evals.calibration import fit_temperature
 from vitkit.evals.linear import Probe
-from vitkit.evals.scoring import SELECTION, Scored, score_samples
-from vitkit.finetuning.arguments import Arguments
+from vitkit.evals.scoring import SELECTION, Scored, outputs_of, score_samples, seen_label
 from vitkit.finetuning.backbone import describe_size, with_new_head
 from vitkit.finetuning.data import TaskData
 from vitkit.finetuning.facts import RunFacts, report_facts
 from vitkit.models.lora import plain_state
 from vitkit.models.vit import VisionTransformer
 from vitkit.report import write_report
-from vitkit.zoo.load import resize
+from vitkit.unknown import FALSE_ALARMS, Unknown, fit_unknown
+from vitkit.zoo.load import load_model, resize
 
 __all__ = ["finish", "probe_candidate", "release", "tuned_candidate"]
+
+MAX_UNKNOWN_IMAGES = 1_000  # of the training part that the detector of unknown images is fitted to
 
 
 def probe_candidate(backbone: Bundle, probe: Probe, record: Preprocess) -> Bundle:
@@ -45,15 +49,13 @@ def tuned_candidate(state: TrainState, record: Preprocess) -> Bundle:
     return Bundle(resize(model, record.image_size), record)
 
 
-def release(
-    candidates: dict[str, Bundle], backbone: Bundle, data: TaskData, arguments: Arguments, console: Console
-) -> Bundle:
+def release(candidates: dict[str, Bundle], backbone: Bundle, data: TaskData, metric: str, console: Console) -> Bundle:
     """Score both candidates on the validation part, keep the better, fit its temperature."""
-    scored: dict[str, Scored] = {}
-    for name, bundle in candidates.items():
-        scored[name] = score_samples(bundle, data.splits.val, console, f"validating {name}")
+    scored = {
+        name: score_samples(bundle, data.splits.val, console, f"validating {name}")
+        for name, bundle in candidates.items()
+    }
     scores = {name: result.scores for name, result in scored.items()}
-    metric = arguments.select_by
     tuned, probe = (scores[name].selection_key(metric) for name in ("fine-tuned", "linear probe"))
     name = "linear probe" if tuned < probe else "fine-tuned"
     figures = ", ".join(f"{other} {scores[other].values[metric]:.4f}" for other in candidates)
@@ -63,6 +65,7 @@ def release(
     bundle = candidates[name]
     labels = np.array([sample.label for sample in scored[name].samples])
     bundle.temperature = fit_temperature(scored[name].logits, labels)
+    bundle.unknown = _unknown_detector(bundle, data, scored[name].features, console)
     bundle.classes = data.source.classes
     bundle.source = backbone.source
     bundle.licence = backbone.licence
@@ -74,6 +77,29 @@ def release(
         },
     }
     return bundle
+
+
+def _unknown_detector(bundle: Bundle, data: TaskData, held_out: np.ndarray, console: Console) -> Unknown | None:
+    """Fit on training images, at most `MAX_UNKNOWN_IMAGES` of them; the threshold on the validation part."""
+    training = list(data.splits.train)
+    if len(training) > MAX_UNKNOWN_IMAGES:
+        part = np.random.default_rng(0).choice(len(training), MAX_UNKNOWN_IMAGES, replace=False)
+        training = [training[i] for i in sorted(part)]
+    engine = EagerEngine(bundle.model, group=16)
+    features = outputs_of(
+        engine, bundle.require_preprocess(), training, console, "features of training images"
+    ).features
+    detector = fit_unknown(features.numpy(), held_out)
+    if detector is None:
+        console.say(
+            f"unknown   no threshold: {len(held_out)} validation images are too few to promise a rate of false alarms"
+        )
+    else:
+        console.say(
+            f"unknown   images at a distance above {detector.threshold:.2f} are called unknown: at most {percent(FALSE_ALARMS)} "
+            f"of images like the {len(held_out)} held-out ones"
+        )
+    return detector
 
 
 def finish(run: Path, bundle: Bundle, facts: RunFacts, console: Console) -> dict[str, Any]:
@@ -96,9 +122,11 @@ def finish(run: Path, bundle: Bundle, facts: RunFacts, console: Console) -> dict
         results["test"] = score_samples(loaded, data.splits.test, console, "scoring test")
     loaded.training = {**bundle.training, "metrics": _metrics(results)}
     write_json(run / "model" / "training.json", loaded.training)
-    report = report_facts(facts, loaded, release, results, describe_size(loaded.model))
+    head = results.get("test", results["val"])
+    earlier = _score_earlier(facts.arguments.earlier, loaded, head, console)
+    report = report_facts(facts, loaded, release, results, describe_size(loaded.model), earlier)
     _write_predictions(run, loaded, results)
-    html, _ = write_report(run, report)
+    html, _ = write_report(run, report, _pictures(report["gallery"], head))
     headline = report["headline"]
     label = f", {headline['label']}" if headline["label"] else ""
     console.say(
@@ -108,6 +136,34 @@ def finish(run: Path, bundle: Bundle, facts: RunFacts, console: Console) -> dict
     console.say(f"bundle    {run / 'model'}")
     console.say(f"report    {html}")
     return report
+
+
+def _score_earlier(earlier: str | None, bundle: Bundle, head: Scored, console: Console) -> dict[str, Any] | None:
+    """The headline's images scored by the model of an earlier run, for the comparison."""
+    if earlier is None:
+        return None
+    name = Path(earlier).name
+    other = load_model(Path(earlier) / "model")
+    if other.classes is None or sorted(other.classes) != sorted(bundle.classes or ()):
+        raise UserError(f"{earlier} has other classes than this run; the two cannot be compared.")
+    samples = [s._replace(label=other.classes.index(bundle.class_name(s.label))) for s in head.samples]
+    scores = score_samples(other, samples, console, f"scoring {name}").scores
+    low, high = scores.top1_interval
+    console.say(f"earlier   {earlier}: top-1 {percent(scores.values['top1'])} on the same images")
+    seen, count = seen_label(other, samples)
+    split = "test" if seen == "" else f"the same images, {count} seen before"
+    return {
+        "model": f"earlier run {name}", "split": split, "value": scores.values["top1"], "low": low, "high": high,
+        "n": scores.n, "label": seen,
+    }  # fmt: skip
+
+
+def _pictures(gallery: Mapping[str, Any], head: Scored) -> dict[str, str]:
+    """Image name -> thumbnail, for the page."""
+    sources = {sample.name: sample.source for sample in head.samples}
+    names = {entry["name"] for entries in gallery.values() for entry in entries}
+    made = {name: thumbnail(sources[name]) for name in names}
+    return {name: picture for name, picture in made.items() if picture}
 
 
 def _metrics(results: Mapping[str, Scored]) -> dict[str, Any]:
@@ -120,11 +176,13 @@ def _metrics(results: Mapping[str, Scored]) -> dict[str, Any]:
 def _write_predictions(run: Path, bundle: Bundle, results: Mapping[str, Scored]) -> None:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["split", "path", "label", "prediction", "probability"])
+    mark = ["unknown"] if bundle.unknown else []
+    writer.writerow(["split", "path", "label", "prediction", "probability", *mark])
     for split, result in results.items():
-        for sample, row in zip(result.samples, result.probabilities, strict=True):
+        for i, (sample, row) in enumerate(zip(result.samples, result.probabilities, strict=True)):
             best = bundle.top(torch.from_numpy(row), 1)
+            flag = [] if result.unknown is None else [str(bool(result.unknown[i])).lower()]
             writer.writerow(
-                [split, sample.name, bundle.class_name(sample.label), best.classes[0], best.probabilities[0]]
+                [split, sample.name, bundle.class_name(sample.label), best.classes[0], best.probabilities[0], *flag]
             )
     write_file(run / "predictions.csv", text.getvalue().encode("utf-8", "surrogateescape"))

@@ -10,6 +10,7 @@ from vitkit.console import Console
 from vitkit.data.loader import training_batches
 from vitkit.data.subsets import Splits
 from vitkit.finetuning.arguments import Arguments
+from vitkit.finetuning.balance import Balance
 from vitkit.finetuning.hooks import RunHooks
 from vitkit.models.lora import add_lora
 from vitkit.models.vit import VisionTransformer
@@ -36,7 +37,13 @@ def trainable_copy(model: VisionTransformer, what: str, recipe: FinetuneRecipe, 
 
 
 def run_training(
-    run: Path, arguments: Arguments, plan: Plan, model: VisionTransformer, splits: Splits, console: Console
+    run: Path,
+    arguments: Arguments,
+    plan: Plan,
+    model: VisionTransformer,
+    splits: Splits,
+    balance: Balance,
+    console: Console,
 ) -> tuple[TrainState, RunHooks]:
     config = plan.train
     state = start(trainable_copy(model, arguments.train, plan.recipe, arguments.seed), config)
@@ -53,6 +60,6 @@ def run_training(
         seed=arguments.seed,
         workers=arguments.workers,
     )
-    with RunHooks(run, plan, splits.val, arguments.select_by, state, console) as hooks:
-        train(state, config, Classify(plan.recipe.smoothing), batches, hooks)
+    with RunHooks(run, plan, splits.val, balance.metric(arguments.select_by), state, console) as hooks:
+        train(state, config, Classify(plan.recipe.smoothing, balance.weights), batches, hooks)
     return state, hooks

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from vitkit.bundle import Bundle
 from vitkit.config import UserError
 from vitkit.console import Console, percent
-from vitkit.data.audit import digest
-from vitkit.data.sources import Sample, match_classes, read_source
-from vitkit.evals.scoring import SELECTION, rows, score_samples
+from vitkit.data.sources import match_classes, read_source
+from vitkit.evals.scoring import rows, score_samples, seen_label
 from vitkit.jobs.load import load
 from vitkit.report import Row
 
@@ -66,21 +63,12 @@ def evaluate(
     scored = score_samples(bundle, samples, console, f"scoring {chosen}", strict=strict, workers=workers)
     for name, reason in scored.skipped:
         console.warn(f"skipped {name}: {reason}")
-    label = _label(bundle, scored.samples, console)
+    label, count = seen_label(bundle, scored.samples)
+    if label:
+        console.warn(f"{count} of these images took part in making the model: {label}")
     low, high = scored.scores.top1_interval
     console.say(
         f"{source.name} {chosen}: top-1 {percent(scored.scores.values['top1'])} "
         f"[{percent(low)}, {percent(high)}], {scored.scores.n} scored, {len(scored.skipped)} skipped"
     )
     return rows(scored, "classify", f"{source.name}/{chosen}", str(model), label)
-
-
-def _label(bundle: Bundle, samples: Sequence[Sample], console: Console) -> str:
-    """Why a figure is not that of new images: some of them trained the model or chose something about it."""
-    digests = bundle.training.get("data", {}).get("digests", {})
-    here = {digest(sample) for sample in samples}
-    for split, label in (("train", "includes training images, optimistic"), ("val", SELECTION)):
-        if count := len(here & set(digests.get(split, ()))):
-            console.warn(f"{count} of these images are in the model's {split} split: {label}")
-            return label
-    return ""

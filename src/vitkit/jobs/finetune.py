@@ -18,6 +18,7 @@ from vitkit.console import Console
 from vitkit.data.loader import spare_cores
 from vitkit.finetuning.arguments import Arguments, absolute, check_arguments, read_arguments
 from vitkit.finetuning.backbone import choose_preprocess, load_backbone, with_new_head
+from vitkit.finetuning.balance import choose_balance
 from vitkit.finetuning.data import read_data, write_inputs
 from vitkit.finetuning.facts import RunFacts
 from vitkit.finetuning.plan import make_plan
@@ -50,7 +51,9 @@ def finetune(
     image_size: int | tuple[int, int] | None = None,
     fit: str = "auto",
     train: str = "all",
-    select_by: str = "top1",
+    select_by: str = "auto",
+    balance: str = "auto",
+    earlier: str | Path | None = None,
     seed: int = 0,
     strict: bool = False,
     workers: int | None = None,
@@ -73,7 +76,11 @@ def finetune(
         image_size: the size to run at, one number or (height, width), instead of the model's own.
         fit: auto | crop | squash | pad.
         train: all | head | lora.
-        select_by: metric that chooses the kept weights: top1, balanced_accuracy, macro_f1 or nll.
+        select_by: metric that chooses the kept weights: top1, balanced_accuracy, macro_f1 or nll; ``auto`` is
+            balanced_accuracy where errors are weighted by class, else top1.
+        balance: what an error of each class costs: auto (inverse to class size where sizes differ by half or more),
+            none, or a JSON or CSV file of class and weight.
+        earlier: a finished run; its model is scored on the same images, for the comparison in the report.
         seed: of the split and of training; equal seeds give equal results, whatever the number of workers.
         strict: fail on the first file that cannot be used, instead of listing it.
         workers: processes that prepare images; None for as many as this machine has cores to spare.
@@ -88,8 +95,8 @@ def finetune(
     """
     console = console or Console()
     if resume is not None:
-        given = (data, model, out, val, budget, epochs, image_size, settings, overrides, plan)
-        if any(given) or (fit, train, select_by, seed, strict) != ("auto", "all", "top1", 0, False):
+        given = (data, model, out, val, budget, epochs, image_size, settings, overrides, plan, earlier)
+        if any(given) or (fit, train, select_by, balance, seed, strict) != ("auto", "all", "auto", "auto", 0, False):
             raise UserError("--resume takes everything from the run it goes on with; leave the other arguments out.")
         run = Path(resume)
         arguments, command = read_arguments(run)
@@ -105,10 +112,23 @@ def finetune(
             raise UserError("name the data to fine-tune on, or a run to go on with: --resume RUN.")
         pair = (image_size, image_size) if isinstance(image_size, int) else image_size
         arguments = Arguments(
-            str(absolute(data)), absolute(None if model == "scratch" else model), absolute(val), budget, epochs,
-            pair, fit, train, {"accuracy": "top1"}.get(select_by, select_by), seed, strict,
-            spare_cores() if workers is None else workers, dict(settings or {}), dict(overrides or {}),
-        )  # fmt: skip
+            data=str(absolute(data)),
+            model=absolute(None if model == "scratch" else model),
+            val=absolute(val),
+            budget=budget,
+            epochs=epochs,
+            image_size=pair,
+            fit=fit,
+            train=train,
+            select_by={"accuracy": "top1"}.get(select_by, select_by),
+            balance=str(absolute(balance)),
+            earlier=absolute(earlier),
+            seed=seed,
+            strict=strict,
+            workers=spare_cores() if workers is None else workers,
+            settings=dict(settings or {}),
+            overrides=dict(overrides or {}),
+        )
         check_arguments(arguments)
         if plan is not None and (settings or epochs or budget or image_size or fit != "auto"):
             raise UserError(
@@ -129,18 +149,19 @@ def _run(run: Path, arguments: Arguments, stored_plan: Path | None, command: str
     record, fit_reason = choose_preprocess(arguments, backbone, data, console)
     write_inputs(run, arguments, command, data)
 
-    probed = run_probe(backbone, record, data.splits, arguments, console)
+    balance = choose_balance(arguments.balance, data.splits.train, data.source.classes, console)
+    probed = run_probe(backbone, record, data.splits, balance, arguments, console)
     model = with_new_head(backbone, len(data.source.classes))
     chosen = make_plan(arguments, stored_plan, model, record, fit_reason, data, probed, pretrained, began, console)
     write_json(run / "plan.json", chosen.to_dict())
-    state, hooks = run_training(run, arguments, chosen, model, data.splits, console)
+    state, hooks = run_training(run, arguments, chosen, model, data.splits, balance, console)
 
     candidates = {
         "linear probe": probe_candidate(backbone, probed.probe, record),
         "fine-tuned": tuned_candidate(state, record),
     }
-    bundle = release(candidates, backbone, data, arguments, console)
-    facts = RunFacts(arguments, command, chosen, data, probed, state, hooks, began)
+    bundle = release(candidates, backbone, data, balance.metric(arguments.select_by), console)
+    facts = RunFacts(arguments, command, chosen, data, balance, probed, state, hooks, began)
     report = finish(run, bundle, facts, console)
     return FinetuneResult(run, run / "model", run / "report.html", report["headline"], report)
 

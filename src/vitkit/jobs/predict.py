@@ -59,7 +59,6 @@ def predict(
     Raises:
         UserError: no such path or model, an unknown output format, or an output that cannot be written.
     """
-    import torch
 
     console = console or Console()
     if top < 1:
@@ -78,24 +77,24 @@ def predict(
     skipped: list[tuple[str, str]] = []
 
     def results() -> Iterator[tuple[str, Prediction]]:
-        logits = classify_stream(bundle, images, workers)
-        for path, result in zip(images, console.track(logits, len(images), "predicting"), strict=True):
+        outputs = classify_stream(bundle, images, workers)
+        for path, result in zip(images, console.track(outputs, len(images), "predicting"), strict=True):
             if isinstance(result, ImageError):
                 if strict:
                     raise UserError(f"{path}: {result} (--strict)")
                 skipped.append((str(path), str(result)))
                 console.warn(f"skipped {path}: {result}")
             else:
-                yield str(path), bundle.top(bundle.probabilities(torch.from_numpy(result)[None])[0], top)
+                yield str(path), bundle.answer(result, top)
 
     if out is None and stream is None:
         predictions = list(results())
         return PredictResult(predictions, len(predictions), skipped)
     if out is None:
         assert stream is not None
-        written = _write(results(), stream, top, "csv")
+        written = _write(results(), stream, top, bundle.unknown is not None, "csv")
     else:
-        written = _write_file(results(), Path(out), top)
+        written = _write_file(results(), Path(out), top, bundle.unknown is not None)
         _list_skipped(Path(out), skipped)
         console.say(f"wrote {out}: {written} predicted, {len(skipped)} skipped")
     if not written:
@@ -146,13 +145,13 @@ def expand_paths(given: Sequence[str | Path], ignored: Counter[str]) -> list[Pat
     return images
 
 
-def _write_file(results: Iterator[tuple[str, Prediction]], out: Path, top: int) -> int:
+def _write_file(results: Iterator[tuple[str, Prediction]], out: Path, top: int, tells_unknown: bool) -> int:
     kind = out.suffix.lower().removeprefix(".")
     if out.exists() and not out.is_file():
         kind = kind or "csv"  # a device or pipe
     if kind not in ("csv", "jsonl"):
         raise UserError(f"{out}: predictions are written as .csv or .jsonl.")
-    return _guard(out, lambda file: _write(results, file, top, kind))
+    return _guard(out, lambda file: _write(results, file, top, tells_unknown, kind))
 
 
 def _guard(out: Path, write: Callable[[TextIO], int]) -> int:
@@ -173,18 +172,21 @@ def _guard(out: Path, write: Callable[[TextIO], int]) -> int:
         ) from None
 
 
-def _write(results: Iterator[tuple[str, Prediction]], file: TextIO, top: int, kind: str) -> int:
+def _write(results: Iterator[tuple[str, Prediction]], file: TextIO, top: int, tells_unknown: bool, kind: str) -> int:
     count = 0
     if kind == "csv":
         writer = csv.writer(file, lineterminator="\n")
         more = [f"{name}_{rank}" for rank in range(2, top + 1) for name in ("prediction", "probability")]
-        writer.writerow(["path", "prediction", "probability", *more])
+        writer.writerow(["path", "prediction", "probability", *more, *(["unknown"] if tells_unknown else [])])
     for path, prediction in results:
         pairs = list(zip(prediction.classes, prediction.probabilities, strict=True))
         if kind == "csv":
-            writer.writerow([path, *(value for pair in pairs for value in pair)])
+            mark = [str(prediction.unknown).lower()] if tells_unknown else []
+            writer.writerow([path, *(value for pair in pairs for value in pair), *mark])
         else:
-            line = {"path": path, "prediction": pairs[0][0], "probability": pairs[0][1]}
+            line: dict[str, Any] = {"path": path, "prediction": pairs[0][0], "probability": pairs[0][1]}
+            if tells_unknown:
+                line["unknown"] = prediction.unknown
             if top > 1:
                 line["top"] = [{"class": name, "probability": p} for name, p in pairs]
             file.write(json.dumps(line, ensure_ascii=False) + "\n")
