@@ -32,7 +32,19 @@ ALLOWED = {
     ("report", "config"), ("report", "charts"), ("console", "config"), ("checkpoint", "bundle"),
     ("finetuning", "recipes"), ("jobs", "finetuning"),
 }  # fmt: skip
-NEEDS_ORDER = ["arguments", "data", "balance", "backbone", "probe", "hooks", "training", "plan", "facts", "release"]
+NEEDS_ORDER = [
+    "arguments",
+    "data",
+    "balance",
+    "backbone",
+    "probe",
+    "hooks",
+    "training",
+    "plan",
+    "folds",
+    "facts",
+    "release",
+]
 HEAVY = ("torch", "sklearn", "jinja2", "psutil", "numpy", "PIL", "safetensors")
 
 

@@ -22,7 +22,9 @@ def test_false_alarms_keep_to_the_stated_rate_and_strange_features_are_told() ->
         detector = fit_unknown(draw(200, 3 * seed), draw(60, 3 * seed + 1))
         assert detector is not None
         rates.append(np.mean([detector.is_unknown(row) for row in draw(200, 3 * seed + 2)]))
-        strange = np.random.default_rng(1000 + seed).normal(3, 2, (50, 16)).astype(np.float32)  # as large, off the sheet
+        strange = (
+            np.random.default_rng(1000 + seed).normal(3, 2, (50, 16)).astype(np.float32)
+        )  # as large, off the sheet
         assert all(detector.is_unknown(row) for row in strange)
     assert np.mean(rates) <= 0.05
 

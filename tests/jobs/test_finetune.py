@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import json
 import os
@@ -18,6 +17,7 @@ from safetensors.torch import load_file, save_file
 
 import vitkit
 from conftest import write_images
+from finetune_runs import QUICK, read_csv, run
 from vitkit.config import UserError
 from vitkit.console import Console
 from vitkit.converters import timm
@@ -26,15 +26,6 @@ from vitkit.data.pixels import open_image
 from vitkit.data.sources import read_source
 from vitkit.evals.classify import wilson
 from vitkit.models.vit import VisionTransformer, ViTConfig
-
-QUICK = {"batch_size": 8, "evaluations": 3}
-
-
-def run(data: Path, out: Path, **options: Any) -> Any:
-    options.setdefault("epochs", 3)
-    options.setdefault("workers", 0)
-    options.setdefault("settings", QUICK)
-    return vitkit.finetune(data, out=out, console=Console(io.StringIO(), io.StringIO()), **options)
 
 
 @pytest.fixture
@@ -63,10 +54,6 @@ MEAN_STD = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
 
 def weights_of(result: Any) -> dict[str, torch.Tensor]:
     return load_file(result.bundle / "model.safetensors")
-
-
-def read_csv(path: Path) -> list[dict[str, str]]:
-    return list(csv.DictReader(path.read_text().splitlines()))
 
 
 def equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:

@@ -153,6 +153,8 @@ def cli() -> None:
               help="Validation metric that chooses what is kept: top1, balanced_accuracy, macro_f1, nll.")  # fmt: skip
 @click.option("--balance", default="auto", show_default=True, metavar="auto|none|FILE",
               help="What errors cost: inverse to class size where sizes differ much, all alike, or class weights.")  # fmt: skip
+@click.option("--folds", default=0, metavar="K",
+              help="Cross-validate with K models first: an honest estimate where there is no test split.")  # fmt: skip
 @click.option("--earlier", metavar="RUN", help="An earlier run to compare with in the report.")
 @click.option("--seed", default=0, show_default=True, help="Equal seeds give equal results.")
 @click.option(

@@ -33,6 +33,8 @@ class Arguments:
     select_by: str = "auto"
     balance: str = "auto"
     earlier: str | None = None  # a run to compare with
+    folds: int = 0  # 0: no cross-validation
+    fold: int | None = None  # of a run inside folds/: which one tests
     seed: int = 0
     strict: bool = False
     workers: int = 1
@@ -73,6 +75,8 @@ def check_arguments(arguments: Arguments) -> None:
         raise UserError(
             f"--balance is {arguments.balance!r}; expected auto, none, or a JSON or CSV file of class and weight."
         )
+    if arguments.folds and not 2 <= arguments.folds <= 100:
+        raise UserError(f"--folds must be from 2 to 100, got {arguments.folds}.")
     if arguments.epochs is not None and not 0 < arguments.epochs < math.inf:
         raise UserError(f"--epochs must be above 0, got {arguments.epochs}.")
     if not 0 <= arguments.seed < 2**63:

@@ -11,11 +11,11 @@ from vitkit.config import UserError, read_json, write_file, write_json
 from vitkit.console import Console
 from vitkit.data.audit import Scan, scan
 from vitkit.data.sources import Sample, Source, match_classes, read_source
-from vitkit.data.subsets import Splits, make_splits
+from vitkit.data.subsets import Splits, make_splits, stratified_folds
 from vitkit.finetuning.arguments import Arguments
 from vitkit.recipes.finetune import validation_fraction
 
-__all__ = ["TaskData", "read_data", "write_inputs"]
+__all__ = ["TaskData", "fold_numbers", "read_data", "write_inputs"]
 
 MAX_VALIDATION_IMAGES = 2_000  # held out where there is no validation split
 
@@ -79,6 +79,11 @@ def read_data(arguments: Arguments, stored_plan: Path | None, console: Console) 
         console.warn(leak)
     source = dataclasses.replace(source, notes=(*source.notes, *leaks))
     usable = {split: found.usable for split, found in scans.items()}
+    if arguments.fold is not None:
+        part = "train" if "train" in usable else "all"
+        numbers = fold_numbers(usable[part], arguments.folds, arguments.seed)
+        usable["test"] = [sample for sample, n in zip(usable[part], numbers, strict=True) if n == arguments.fold]
+        usable[part] = [sample for sample, n in zip(usable[part], numbers, strict=True) if n != arguments.fold]
     if stored_plan is not None and "val" not in usable:
         made = _stored_splits(stored_plan, usable, console)
     else:
@@ -89,6 +94,12 @@ def read_data(arguments: Arguments, stored_plan: Path | None, console: Console) 
         _compare_fingerprints(stored_plan, scans, console)
     console.say(f"split     train {len(made.train)}, val {len(made.val)}, test {len(made.test or [])}: {made.rule}")
     return TaskData(source, made, scans)
+
+
+def fold_numbers(samples: Sequence[Sample], folds: int, seed: int) -> list[int]:
+    """Which fold tests each image: a function of the labels and the seed, equal in the run of every fold."""
+    numbers: list[int] = stratified_folds([sample.label for sample in samples], folds, seed).tolist()
+    return numbers
 
 
 def _leaks(scans: Mapping[str, Scan]) -> Iterator[str]:

@@ -24,8 +24,9 @@ from vitkit.recipes.finetune import Plan
 from vitkit.report import versions
 from vitkit.unknown import FALSE_ALARMS
 
-__all__ = ["RunFacts", "gallery", "report_facts"]
+__all__ = ["CROSS_VALIDATION", "RunFacts", "gallery", "headline_split", "report_facts"]
 
+CROSS_VALIDATION = "cross-validation"  # every image scored by a model that never saw it
 SHOWN = 12  # pictures of errors, and of hits
 
 
@@ -53,9 +54,9 @@ def report_facts(
     earlier: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The contents of ``report.json``; the page shows the same."""
-    split = "test" if "test" in results else "val"
+    split = headline_split(results)
     head = results[split]
-    label = "" if split == "test" else SELECTION
+    label = SELECTION if split == "val" else ""
     low, high = head.scores.top1_interval
     training, plan = plan_facts(facts), facts.plan
     name = facts.data.source.name
@@ -106,6 +107,11 @@ def report_facts(
         "versions": versions(),
         "seconds": time.perf_counter() - facts.began,
     }  # fmt: skip
+
+
+def headline_split(results: Mapping[str, Scored]) -> str:
+    """What heads the report: the test split, else the cross-validation, else the validation part."""
+    return next(split for split in ("test", CROSS_VALIDATION, "val") if split in results)
 
 
 def _calibration(bundle: Bundle, head: Scored, label: str) -> dict[str, Any]:
@@ -172,6 +178,13 @@ def _comparison(
         lines.append(
             {"model": f"{released} (released)", "split": "test", "value": scores.values["top1"], "low": low, "high": high,
              "n": scores.n, "label": ""}
+        )  # fmt: skip
+    if CROSS_VALIDATION in results:
+        scores = results[CROSS_VALIDATION].scores
+        low, high = scores.top1_interval
+        lines.append(
+            {"model": "the same recipe, one model per fold", "split": CROSS_VALIDATION, "value": scores.values["top1"],
+             "low": low, "high": high, "n": scores.n, "label": ""}
         )  # fmt: skip
     return [*lines, dict(earlier)] if earlier else lines
 

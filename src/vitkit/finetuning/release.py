@@ -5,14 +5,14 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from vitkit.bundle import Bundle
+from vitkit.bundle import Bundle, read_bundle_config
 from vitkit.checkpoint import TrainState
 from vitkit.config import UserError, write_file, write_json
 from vitkit.console import Console, percent
@@ -24,14 +24,14 @@ from vitkit.evals.linear import Probe
 from vitkit.evals.scoring import SELECTION, Scored, outputs_of, score_samples, seen_label
 from vitkit.finetuning.backbone import describe_size, with_new_head
 from vitkit.finetuning.data import TaskData
-from vitkit.finetuning.facts import RunFacts, report_facts
+from vitkit.finetuning.facts import CROSS_VALIDATION, RunFacts, headline_split, report_facts
 from vitkit.models.lora import plain_state
 from vitkit.models.vit import VisionTransformer
 from vitkit.report import write_report
 from vitkit.unknown import FALSE_ALARMS, Unknown, fit_unknown
 from vitkit.zoo.load import load_model, resize
 
-__all__ = ["finish", "probe_candidate", "release", "tuned_candidate"]
+__all__ = ["check_earlier", "finish", "probe_candidate", "release", "tuned_candidate"]
 
 MAX_UNKNOWN_IMAGES = 1_000  # of the training part that the detector of unknown images is fitted to
 
@@ -102,7 +102,9 @@ def _unknown_detector(bundle: Bundle, data: TaskData, held_out: np.ndarray, cons
     return detector
 
 
-def finish(run: Path, bundle: Bundle, facts: RunFacts, console: Console) -> dict[str, Any]:
+def finish(
+    run: Path, bundle: Bundle, facts: RunFacts, cross_validated: Scored | None, console: Console
+) -> dict[str, Any]:
     """Save the bundle, load it as any command would, score it, and write the report."""
     plan, data = facts.plan, facts.data
     release = dict(bundle.training)
@@ -117,12 +119,14 @@ def finish(run: Path, bundle: Bundle, facts: RunFacts, console: Console) -> dict
     }
     bundle.save(run / "model")
     loaded = Bundle.read(run / "model")
-    results = {"val": score_samples(loaded, data.splits.val, console, "scoring val")}
+    results: dict[str, Scored] = {"val": score_samples(loaded, data.splits.val, console, "scoring val")}
     if data.splits.test:
         results["test"] = score_samples(loaded, data.splits.test, console, "scoring test")
+    if cross_validated:
+        results[CROSS_VALIDATION] = cross_validated
     loaded.training = {**bundle.training, "metrics": _metrics(results)}
     write_json(run / "model" / "training.json", loaded.training)
-    head = results.get("test", results["val"])
+    head = results[headline_split(results)]
     earlier = _score_earlier(facts.arguments.earlier, loaded, head, console)
     report = report_facts(facts, loaded, release, results, describe_size(loaded.model), earlier)
     _write_predictions(run, loaded, results)
@@ -138,15 +142,28 @@ def finish(run: Path, bundle: Bundle, facts: RunFacts, console: Console) -> dict
     return report
 
 
+def check_earlier(earlier: str | None, classes: Sequence[str]) -> None:
+    """Refuse to compare with a run of other classes, before anything is trained.
+
+    Raises:
+        UserError: the classes differ.
+    """
+    if earlier is None:
+        return
+    others = read_bundle_config(Path(earlier) / "model")["classes"] or []
+    if sorted(others) != sorted(classes):
+        different = ", ".join(sorted(set(others) ^ set(classes))[:8])
+        raise UserError(f"{earlier} has other classes than this data ({different}); the two cannot be compared.")
+
+
 def _score_earlier(earlier: str | None, bundle: Bundle, head: Scored, console: Console) -> dict[str, Any] | None:
     """The headline's images scored by the model of an earlier run, for the comparison."""
     if earlier is None:
         return None
     name = Path(earlier).name
     other = load_model(Path(earlier) / "model")
-    if other.classes is None or sorted(other.classes) != sorted(bundle.classes or ()):
-        raise UserError(f"{earlier} has other classes than this run; the two cannot be compared.")
-    samples = [s._replace(label=other.classes.index(bundle.class_name(s.label))) for s in head.samples]
+    names = list(other.classes or ())
+    samples = [s._replace(label=names.index(bundle.class_name(s.label))) for s in head.samples]
     scores = score_samples(other, samples, console, f"scoring {name}").scores
     low, high = scores.top1_interval
     console.say(f"earlier   {earlier}: top-1 {percent(scores.values['top1'])} on the same images")

@@ -10,6 +10,7 @@ import dataclasses
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,10 @@ from vitkit.finetuning.backbone import choose_preprocess, load_backbone, with_ne
 from vitkit.finetuning.balance import choose_balance
 from vitkit.finetuning.data import read_data, write_inputs
 from vitkit.finetuning.facts import RunFacts
+from vitkit.finetuning.folds import cross_validate
 from vitkit.finetuning.plan import make_plan
 from vitkit.finetuning.probe import run_probe
-from vitkit.finetuning.release import finish, probe_candidate, release, tuned_candidate
+from vitkit.finetuning.release import check_earlier, finish, probe_candidate, release, tuned_candidate
 from vitkit.finetuning.training import run_training
 
 __all__ = ["FinetuneResult", "finetune"]
@@ -54,6 +56,7 @@ def finetune(
     select_by: str = "auto",
     balance: str = "auto",
     earlier: str | Path | None = None,
+    folds: int = 0,
     seed: int = 0,
     strict: bool = False,
     workers: int | None = None,
@@ -81,6 +84,8 @@ def finetune(
         balance: what an error of each class costs: auto (inverse to class size where sizes differ by half or more),
             none, or a JSON or CSV file of class and weight.
         earlier: a finished run; its model is scored on the same images, for the comparison in the report.
+        folds: train this many models, each tested on the part it never saw, before the released one: an honest estimate
+            where there is no test split.
         seed: of the split and of training; equal seeds give equal results, whatever the number of workers.
         strict: fail on the first file that cannot be used, instead of listing it.
         workers: processes that prepare images; None for as many as this machine has cores to spare.
@@ -96,7 +101,15 @@ def finetune(
     console = console or Console()
     if resume is not None:
         given = (data, model, out, val, budget, epochs, image_size, settings, overrides, plan, earlier)
-        if any(given) or (fit, train, select_by, balance, seed, strict) != ("auto", "all", "auto", "auto", 0, False):
+        if any(given) or (fit, train, select_by, balance, folds, seed, strict) != (
+            "auto",
+            "all",
+            "auto",
+            "auto",
+            0,
+            0,
+            False,
+        ):
             raise UserError("--resume takes everything from the run it goes on with; leave the other arguments out.")
         run = Path(resume)
         arguments, command = read_arguments(run)
@@ -123,6 +136,7 @@ def finetune(
             select_by={"accuracy": "top1"}.get(select_by, select_by),
             balance=str(absolute(balance)),
             earlier=absolute(earlier),
+            folds=folds,
             seed=seed,
             strict=strict,
             workers=spare_cores() if workers is None else workers,
@@ -130,6 +144,8 @@ def finetune(
             overrides=dict(overrides or {}),
         )
         check_arguments(arguments)
+        if plan is not None and folds:
+            raise UserError("--plan repeats one run; leave --folds out.")
         if plan is not None and (settings or epochs or budget or image_size or fit != "auto"):
             raise UserError(
                 "--plan fixes recipe and size; leave --set, --epochs, --budget, --image-size and --fit out."
@@ -145,10 +161,16 @@ def finetune(
 def _run(run: Path, arguments: Arguments, stored_plan: Path | None, command: str, console: Console) -> FinetuneResult:
     began = time.perf_counter()
     data = read_data(arguments, stored_plan, console)
+    check_earlier(arguments.earlier, data.source.classes)
     backbone, pretrained = load_backbone(arguments, data, console)
     record, fit_reason = choose_preprocess(arguments, backbone, data, console)
     write_inputs(run, arguments, command, data)
 
+    cross_validated = None
+    if arguments.folds and arguments.fold is None:
+        cross_validated = cross_validate(
+            run, arguments, data, partial(_run_fold, command=command, console=console), console
+        )
     balance = choose_balance(arguments.balance, data.splits.train, data.source.classes, console)
     probed = run_probe(backbone, record, data.splits, balance, arguments, console)
     model = with_new_head(backbone, len(data.source.classes))
@@ -162,8 +184,13 @@ def _run(run: Path, arguments: Arguments, stored_plan: Path | None, command: str
     }
     bundle = release(candidates, backbone, data, balance.metric(arguments.select_by), console)
     facts = RunFacts(arguments, command, chosen, data, balance, probed, state, hooks, began)
-    report = finish(run, bundle, facts, console)
+    report = finish(run, bundle, facts, cross_validated, console)
     return FinetuneResult(run, run / "model", run / "report.html", report["headline"], report)
+
+
+def _run_fold(folder: Path, arguments: Arguments, *, command: str, console: Console) -> None:
+    """The run of one fold; a stopped one goes on."""
+    _run(folder, arguments, folder if (folder / "plan.json").exists() else None, command, console)
 
 
 def _free_run(parent: Path, name: str) -> Path:

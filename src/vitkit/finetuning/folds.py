@@ -1,0 +1,70 @@
+"""`--folds K`: an honest estimate where there is no test split. Every image is scored once, by a model that never saw it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from vitkit.bundle import Bundle
+from vitkit.config import UserError
+from vitkit.console import Console, percent
+from vitkit.evals.classify import score
+from vitkit.evals.scoring import Scored, score_samples
+from vitkit.finetuning.arguments import Arguments
+from vitkit.finetuning.data import TaskData, fold_numbers
+
+__all__ = ["cross_validate"]
+
+
+def cross_validate(
+    run: Path, arguments: Arguments, data: TaskData, fit: Callable[[Path, Arguments], None], console: Console
+) -> Scored:
+    """Train one model per fold on the other folds, and score each fold with its own.
+
+    Args:
+        run: its ``folds/`` gets one run folder per fold; finished ones are kept, stopped ones go on.
+        arguments: of the whole run; each fold's run repeats them with its own test part.
+        data: all usable images.
+        fit: makes the run of one fold.
+
+    Raises:
+        UserError: there is a test split already.
+    """
+    if data.splits.test:
+        raise UserError(
+            "--folds estimates accuracy where there is no test split, but this data has one. Leave one out."
+        )
+    share = arguments.budget / (arguments.folds + 1) if arguments.budget else None
+    pool = data.training_scan.usable
+    fold_of = fold_numbers(pool, arguments.folds, arguments.seed)
+    parts = []
+    for fold in range(arguments.folds):
+        folder = run / "folds" / f"fold-{fold + 1}"
+        if not (folder / "report.json").exists():
+            console.say(f"fold      {fold + 1} of {arguments.folds}: {folder}")
+            fit(folder, dataclasses.replace(arguments, fold=fold, budget=share, earlier=None))
+        held = [sample for sample, f in zip(pool, fold_of, strict=True) if f == fold]
+        parts.append(score_samples(Bundle.read(folder / "model"), held, console, f"scoring fold {fold + 1}"))
+    pooled = _pool(parts)
+    low, high = pooled.scores.top1_interval
+    each = ", ".join(percent(part.scores.values["top1"]) for part in parts)
+    console.say(
+        f"folds     cross-validated top-1 {percent(pooled.scores.values['top1'])} [{percent(low)}, {percent(high)}] "
+        f"on {pooled.scores.n} images, each scored by a model that never saw it (folds: {each})"
+    )
+    return pooled
+
+
+def _pool(parts: list[Scored]) -> Scored:
+    """The folds' results as one."""
+    samples = [sample for part in parts for sample in part.samples]
+    logits, features, probabilities = (
+        np.concatenate([getattr(part, name) for part in parts]) for name in ("logits", "features", "probabilities")
+    )
+    flags = [part.unknown for part in parts if part.unknown is not None]
+    unknown = np.concatenate(flags) if len(flags) == len(parts) else None
+    labels = np.array([sample.label for sample in samples])
+    return Scored(samples, logits, features, probabilities, unknown, [], score(probabilities, labels))
