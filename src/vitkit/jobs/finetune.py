@@ -114,7 +114,7 @@ def finetune(
             raise UserError(
                 "--plan fixes recipe and size; leave --set, --epochs, --budget, --image-size and --fit out."
             )
-        run = Path(out) if out is not None else _free_run(Path("runs"), Path(arguments.data).resolve().name)
+        run = Path(out) if out is not None else _free_run(Path("runs"), _run_name(arguments.data))
         if run.exists() and (not run.is_dir() or any(run.iterdir())):
             hint = f", or go on with it: vit finetune --resume {run}" if (run / "plan.json").exists() else ""
             raise UserError(f"{run} already exists. Choose another --out{hint}.")
@@ -143,6 +143,12 @@ def _run(run: Path, arguments: Arguments, stored_plan: Path | None, command: str
     facts = RunFacts(arguments, command, chosen, data, probed, state, hooks, began)
     report = finish(run, bundle, facts, console)
     return FinetuneResult(run, run / "model", run / "report.html", report["headline"], report)
+
+
+def _run_name(data: str) -> str:
+    """The data's name; of a file without its suffix."""
+    path = Path(data).resolve()
+    return path.stem if path.is_file() else path.name
 
 
 def _free_run(parent: Path, name: str) -> Path:
