@@ -67,7 +67,7 @@ def read_csv(path: Path, root: Path) -> Table:
         raise UserError(
             f"{path} has the columns {label_column!r} for one label and {several_column!r} for several. Keep one."
         )
-    taken = {path_column, split_column, label_column, several_column, *others}
+    taken = {path_column, split_column, label_column, several_column, *others, *more}
     classes: ClassList | None = read_class_list(path.parent, root)
     notes = [f"{path.name}: images are read from the column {path_column!r}, not {listed(others)}"] if others else []
     if label_column:
@@ -84,7 +84,7 @@ def read_csv(path: Path, root: Path) -> Table:
     if left := [column for column in grid.columns if column not in taken]:
         notes.append(f"{path.name}: columns that were not read: {listed(left)}")
     if more:
-        notes.append(f"{path.name}: labels are read from the column {label_column!r}")
+        notes.append(f"{path.name}: labels are read from the column {label_column!r}, not {listed(more)}")
     roles = None
     if split_column:
         roles = [to_role(word, grid.at(row)) for row, word in enumerate(grid.values(split_column))]

@@ -87,8 +87,11 @@ class _RowGroups:
                     self.groups.move_to_end(key)
                 else:
                     self._load(key)
-            except pa.ArrowException as error:
-                raise OSError(errno.EIO, f"damaged or changed Parquet file: {error}", cell.path) from None
+            except (pa.ArrowException, OSError) as error:
+                if isinstance(error, OSError) and error.strerror:
+                    raise
+                reason = str(error).splitlines()[0]
+                raise OSError(errno.EIO, f"damaged or changed Parquet file: {reason}", cell.path) from None
             chunks = self.groups[key][0]
         row = cell.row
         for chunk in chunks:
@@ -178,7 +181,7 @@ def read_parquet(path: Path, root: Path, *, labelled: bool = True) -> Table:
         labels = name_labels(values, classes, at)
     roles = None
     if split := find_column(columns, (SPLIT_COLUMN,))[0]:
-        roles = [to_role(str(word), at(row)) for row, word in enumerate(_column(path, file, split).to_pylist())]
+        roles = [to_role(str(word), at(row)) for row, word in enumerate(_values(path, file, split))]
     names, sources = _images(path, shown, file, image, kind)
     if (largest := _largest_row_group(file, image)) > LARGE_ROW_GROUP and _image_bytes(file, image) > CACHE_BYTES:
         notes.append(
@@ -223,6 +226,17 @@ def _column(path: Path, file: pq.ParquetFile, column: str) -> pa.ChunkedArray:
     return pa.chunked_array([_leaf(batch, column) for batch in table.to_batches()], values.type.field(field).type)
 
 
+def _values(path: Path, file: pq.ParquetFile, column: str) -> list[Any]:
+    return _to_list(path, _column(path, file, column), column)
+
+
+def _to_list(path: Path, values: pa.ChunkedArray, column: str) -> list[Any]:
+    try:
+        return values.to_pylist()
+    except UnicodeDecodeError:
+        raise UserError(f"{path} is damaged in the column {column!r}: its text is not UTF-8. Write it again.") from None
+
+
 def _image_column(path: Path, schema: pa.Schema) -> tuple[str, str, list[str]]:
     """The column, what it holds (struct, bytes or path), and other columns that could be meant.
 
@@ -252,10 +266,10 @@ def _images(
 ) -> tuple[list[str], list[ImageSource]]:
     """Name and place of each row's image."""
     if kind == "path":
-        return _files(path, _column(path, file, column).to_pylist())
+        return _files(path, _values(path, file, column))
     fields = file.schema_arrow.field(column).type if kind == "struct" else ()
     has_path = kind == "struct" and "path" in [field.name for field in fields]
-    paths = _column(path, file, f"{column}.path").to_pylist() if has_path else [None] * file.metadata.num_rows
+    paths = _values(path, file, f"{column}.path") if has_path else [None] * file.metadata.num_rows
     # A path that several rows share (a bare file name, say) names none of them.
     named = len(set(paths)) == len(paths)
     names = [name if named and name else f"{shown}:{row}" for row, name in enumerate(paths)]
@@ -311,7 +325,7 @@ def _label_values(path: Path, values: pa.ChunkedArray, column: str) -> tuple[lis
             f"{path}: the column {column!r} is of type {type_}, expected integers or strings, or "
             "lists of them where an image has several."
         )
-    listed_ = values.to_pylist()
+    listed_ = _to_list(path, values, column)
     for row, value in enumerate(listed_):
         if value is None or (many and None in value):
             raise UserError(
