@@ -121,6 +121,8 @@ def test_a_list_in_json_is_several_labels(tmp_path: Path) -> None:
         ({"b.png": png(2)}, r"no label for b\.png: expected b\.cls, b\.json or b\.txt"),
         ({"a.left.png": png(2)}, r"two images of the key 'a': a\.png and a\.left\.png"),
         ({"a.json": b"{"}, r"t\.tar, a\.json cannot be read as json"),
+        ({"a.json": b"9" * 5000}, r"a\.json cannot be read as json"),
+        ({"a.json": b"[" * 100_000}, r"a\.json cannot be read as json"),
         ({"a.json": b"[1]"}, r"expected one of the keys label, labels, class, found no object"),
         ({"a.json": b'{"caption": "x"}'}, r"expected one of the keys label, labels, class, found 'caption'"),
         ({"a.json": b'{"label": 0.5}'}, r"label holds 0\.5; expected a class name or number"),
@@ -197,6 +199,19 @@ def test_cut_damaged_and_joined_archives_are_refused(tmp_path: Path) -> None:
             read_source(path)
     path.write_bytes(whole[:third])
     assert "t.tar has no end mark" in read_source(path).notes[0]
+
+
+def test_a_member_of_negative_size_is_refused(tmp_path: Path) -> None:
+    path = write_tar(tmp_path / "t.tar", FOLDERS)
+    content = bytearray(path.read_bytes())
+    header = content[1024:1536]
+    header[124:136] = b"\xff" * 10 + (2**16 - 1024).to_bytes(2, "big")  # -1024 in base 256
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    content[1024:1536] = header
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"t\.tar is (damaged|not a whole tar file)"):
+        read_source(path)
 
 
 def test_an_archive_without_images_is_refused(tmp_path: Path) -> None:

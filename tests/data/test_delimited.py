@@ -220,6 +220,8 @@ def test_missing_files_are_counted_and_the_first_is_named(tmp_path: Path) -> Non
     with pytest.raises(UserError, match="download the images first"):
         read_source(write_csv(tmp_path / "t.csv", "path,label", "https://x.org/a.png,y", images=False))
     (tmp_path / "folder").mkdir()
+    with pytest.raises(UserError, match="does not exist"):
+        read_source(write_csv(tmp_path / "t.csv", "path,label", "a" * 5000 + ",y", images=False))
     with pytest.raises(UserError, match="is a folder"):
         read_source(write_csv(tmp_path / "t.csv", "path,label", "folder,y", images=False))
 
@@ -249,6 +251,17 @@ def test_columns_that_could_be_meant_too_are_told(tmp_path: Path) -> None:
         "t.csv: images are read from the column 'path', not 'filename'",
         "t.csv: labels are read from the column 'label', not 'class_name'",
     )
+
+
+def test_bars_in_a_column_of_one_label_are_told(tmp_path: Path) -> None:
+    source = read_source(write_csv(tmp_path / "t.csv", "path,label", "a.png,cat|dog", "b.png,cat"))
+    assert source.classes == ("cat", "cat|dog")
+    assert source.notes == ("t.csv: 'cat|dog' is taken for one class; several are joined by | in a column 'labels'",)
+
+
+def test_very_long_numbers_are_names(tmp_path: Path) -> None:
+    long = "9" * 5000
+    assert read_source(write_csv(tmp_path / "t.csv", "path,label", f"a.png,{long}", "b.png,1")).classes == ("1", long)
 
 
 def test_several_labels_are_renumbered_by_name(tmp_path: Path) -> None:

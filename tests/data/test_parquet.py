@@ -17,11 +17,11 @@ import pytest
 from shared import shared_data
 from tiny_tables import png, touch_images, write_csv, write_parquet
 from vitkit.config import UserError
-from vitkit.data import parquet
+from vitkit.data import rowgroups
 from vitkit.data.audit import scan
 from vitkit.data.containers import read_bytes
-from vitkit.data.parquet import ParquetCell
 from vitkit.data.pixels import open_image
+from vitkit.data.rowgroups import ParquetCell
 from vitkit.data.sources import Sample, read_source
 
 pa = pytest.importorskip("pyarrow")
@@ -34,7 +34,7 @@ def cells(count: int, **change: Any) -> list[dict[str, Any]]:
 @pytest.fixture(autouse=True)
 def empty_cache() -> Iterator[None]:
     yield
-    parquet._CACHE.reset()
+    rowgroups._CACHE.reset()
 
 
 def test_a_hugging_face_folder_is_read_by_its_metadata(tmp_path: Path) -> None:
@@ -137,18 +137,20 @@ def test_a_row_without_bytes_is_its_path_or_a_file_that_cannot_be_used(tmp_path:
         {"bytes": None, "path": None},
         None,
         {"bytes": b"", "path": "empty.png"},
+        {"bytes": None, "path": "a\0b"},
     ]
-    source = read_source(write_parquet(tmp_path / "t.parquet", {"image": rows, "label": list("abcde")}))
+    source = read_source(write_parquet(tmp_path / "t.parquet", {"image": rows, "label": list("abcdef")}))
     samples = source.splits["all"]
     assert open_image(samples[0].source).size == (4, 4)
     found = scan(samples, console=Quiet())
     assert [sample.name for sample in found.usable] == ["t.parquet:0"]
     reasons = dict(found.skipped)
-    assert list(reasons) == ["t.parquet:1", "t.parquet:2", "t.parquet:3", "t.parquet:4"]
+    assert list(reasons) == ["t.parquet:1", "t.parquet:2", "t.parquet:3", "t.parquet:4", "t.parquet:5"]
     assert "No such file" in reasons["t.parquet:1"]
     assert "holds no image (null)" in reasons["t.parquet:2"]
     assert "holds no image (null)" in reasons["t.parquet:3"]
     assert "empty" in reasons["t.parquet:4"]
+    assert "is no path" in reasons["t.parquet:5"]
 
 
 @pytest.mark.parametrize(
@@ -198,7 +200,7 @@ def test_a_file_that_is_damaged_later_makes_images_that_cannot_be_read(tmp_path:
     path = write_parquet(tmp_path / "t.parquet", {"image": cells(4), "label": [0, 1] * 2})
     samples = read_source(path).splits["all"]
     assert read_bytes(samples[0].source) == png(0)
-    parquet._CACHE.reset()
+    rowgroups._CACHE.reset()
     path.write_bytes(path.read_bytes()[:40])
     with pytest.raises(OSError, match="damaged or changed"):
         read_bytes(samples[0].source)
@@ -233,31 +235,31 @@ def test_the_cache_holds_its_budget_and_one_larger_row_group(tmp_path: Path, mon
     images = [noise.randbytes(1000) for _ in range(40)]
     path = write_parquet(tmp_path / "t.parquet", {"image": images, "label": [0, 1] * 20}, row_group_size=4)
     samples = list(read_source(path).splits["all"])
-    monkeypatch.setattr(parquet, "CACHE_BYTES", 9000)  # two row groups of about 4,000 bytes
+    monkeypatch.setattr(rowgroups, "CACHE_BYTES", 9000)  # two row groups of about 4,000 bytes
     for order in (range(40), noise.sample(range(40), 40)):
         for number in order:
             assert read_bytes(samples[number].source) == images[number]
-            assert parquet._CACHE.held <= 9000
-            assert parquet._CACHE.held == sum(size for _, size in parquet._CACHE.groups.values())
-            assert len(parquet._CACHE.groups) <= 2
-    monkeypatch.setattr(parquet, "CACHE_BYTES", 100)
+            assert rowgroups._CACHE.held <= 9000
+            assert rowgroups._CACHE.held == sum(size for _, size in rowgroups._CACHE.groups.values())
+            assert len(rowgroups._CACHE.groups) <= 2
+    monkeypatch.setattr(rowgroups, "CACHE_BYTES", 100)
     for number in (0, 39, 1):
         assert read_bytes(samples[number].source) == images[number]
-        assert len(parquet._CACHE.groups) == 1
+        assert len(rowgroups._CACHE.groups) == 1
 
 
 def test_reading_the_labels_reads_no_image(tmp_path: Path) -> None:
     path = write_parquet(tmp_path / "t.parquet", {"image": cells(4), "label": [0, 1] * 2})
     read_source(path)
-    assert not parquet._CACHE.groups
+    assert not rowgroups._CACHE.groups
 
 
 def test_a_row_group_is_decoded_once_for_all_its_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_parquet(tmp_path / "t.parquet", {"image": cells(8), "label": [0, 1] * 4}, row_group_size=4)
     samples = read_source(path).splits["all"]
     loads: Counter[Any] = Counter()
-    load = parquet._CACHE._load
-    monkeypatch.setattr(parquet._CACHE, "_load", lambda key: (loads.update([key]), load(key))[1])
+    load = rowgroups._CACHE._load
+    monkeypatch.setattr(rowgroups._CACHE, "_load", lambda key: (loads.update([key]), load(key))[1])
     with ThreadPoolExecutor(4) as pool:
         found = list(pool.map(lambda sample: read_bytes(sample.source), [*samples, *samples]))
     assert found == [png(number) for number in range(8)] * 2

@@ -278,6 +278,8 @@ def test_tables_that_could_all_be_meant_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"holds several tables: a\.csv, b\.csv. Name the one to read"):
         read_source(tmp_path)
     write_csv(tmp_path / "train.csv", "path,label", "x.png,x")
+    write_tar(tmp_path / "test_results.tar", {"x/a.png": png()})  # no split
+    assert list(read_source(tmp_path).splits) == ["train"]
     write_tar(tmp_path / "train.tar", {"x/a.png": png()})
     with pytest.raises(UserError, match=r"holds splits of several kinds: train\.csv, train\.tar. Keep one kind"):
         read_source(tmp_path)

@@ -102,6 +102,8 @@ def _list(path: Path) -> _Listing:
         with tarfile.open(path, "r:") as archive:
             while (member := archive.next()) is not None:
                 archive.members = []  # type: ignore[attr-defined]  # or the archive would keep them all
+                if archive.offset <= end or member.size < 0:
+                    raise UserError(f"{path} is damaged at its member {member.name!r}. Make it anew.")
                 end = archive.offset
                 if member.isdir():
                     _check_name(path, member)
@@ -218,7 +220,7 @@ def _read_label(listing: _Listing, name: str, suffix: str) -> tuple[tuple[str | 
         if suffix != "json":
             return (text,), False
         stored = json.loads(text)
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{at} cannot be read as {suffix}: {error}.") from None
     key = next((key for key in JSON_KEYS if isinstance(stored, dict) and key in stored), None)
     if key is None:

@@ -72,6 +72,10 @@ def read_csv(path: Path, root: Path) -> Table:
     notes = [f"{path.name}: images are read from the column {path_column!r}, not {listed(others)}"] if others else []
     if label_column:
         labels = name_labels([(value,) for value in grid.values(label_column)], classes, grid.at)
+        if joined := next((value for value in grid.values(label_column) if "|" in value), None):
+            notes.append(
+                f"{path.name}: {joined!r} is taken for one class; several are joined by | in a column 'labels'"
+            )
     elif several_column:
         split = [tuple(v.strip() for v in value.split("|")) for value in grid.values(several_column)]
         labels = name_labels([() if several == ("",) else several for several in split], classes, grid.at)
@@ -250,7 +254,7 @@ def _find_files(grid: _Grid, names: Sequence[str]) -> list[Path]:
         hint = " Write / in paths, not \\." if "\\" in names[row] else ""
         if "://" in names[row]:
             hint = " Web addresses are not read: download the images first."
-        what = "is a folder" if paths[row].is_dir() else "does not exist"
+        what = "is a folder" if os.path.isdir(paths[row]) else "does not exist"
         raise UserError(
             f"{len(missing)} of the {len(names)} images that {grid.path} names cannot be found, the first in line "
             f"{grid.lines[row]}: {names[row]} ({paths[row]} {what}). Paths are relative to the table's folder.{hint}"

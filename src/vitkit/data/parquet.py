@@ -1,18 +1,16 @@
-"""Reads Parquet tables of images: labels and paths at once, each image's bytes when they are asked for."""
+"""Reads Parquet tables of images: labels and paths at once, no image; see `rowgroups` for those."""
 
 from __future__ import annotations
 
-import errno
 import json
 import os
-import threading
-from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from vitkit.config import UserError
 from vitkit.data.containers import ImageSource
+from vitkit.data.rowgroups import CACHE_BYTES, ParquetCell, open_parquet, take_leaf
 from vitkit.data.samples import listed
 from vitkit.data.tables import (
     LABEL_COLUMNS,
@@ -32,114 +30,10 @@ if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-__all__ = ["CACHE_BYTES", "ParquetCell", "read_parquet", "read_parquet_images"]
+__all__ = ["read_parquet", "read_parquet_images"]
 
-CACHE_BYTES = 2**28  # of decoded row groups that a process keeps; one larger row group is kept alone
 LARGE_ROW_GROUP = 2**26  # above this, reading in shuffled order is told to be slow
 IMAGE_COLUMNS = tuple(dict.fromkeys(("image", "img", *PATH_COLUMNS)))
-
-
-class ParquetCell(NamedTuple):
-    """The image in one row. Neighbours are read with it and kept for a while: see `CACHE_BYTES`."""
-
-    path: str
-    row_group: int
-    row: int  # inside the row group
-    column: str  # dotted: image.bytes, or image
-
-    def read(self) -> bytes:
-        """The encoded image; where the row holds a path and no bytes, that file, relative to the table's folder.
-
-        Raises:
-            OSError: the file is gone, damaged or changed, or the row holds neither bytes nor a path.
-        """
-        found = _CACHE.read(self)
-        if found is None and self.column.endswith(".bytes"):
-            beside = _CACHE.read(self._replace(column=self.column.removesuffix("bytes") + "path"))
-            if beside:
-                return Path(self.path).parent.joinpath(os.fsdecode(beside)).read_bytes()
-        if found is None:
-            raise OSError(errno.ENODATA, "the row holds no image (null)", self.path)
-        return found
-
-
-class _RowGroups:
-    """Decoded columns of the row groups that were read last, in one process. Threads take turns."""
-
-    def __init__(self) -> None:
-        self.reset()
-
-    def reset(self) -> None:
-        """Forget everything; also what a forked process does first, as its parent may hold the lock."""
-        self.lock = threading.Lock()
-        self.groups: OrderedDict[tuple[str, int, str], tuple[list[Any], int]] = OrderedDict()
-        self.files: OrderedDict[str, pq.ParquetFile] = OrderedDict()
-        self.held = 0
-
-    def read(self, cell: ParquetCell) -> bytes | None:
-        """One value, None where it is null."""
-        import pyarrow as pa
-
-        key = (cell.path, cell.row_group, cell.column)
-        with self.lock:
-            try:
-                if key in self.groups:
-                    self.groups.move_to_end(key)
-                else:
-                    self._load(key)
-            except (pa.ArrowException, OSError) as error:
-                if isinstance(error, OSError) and error.strerror:
-                    raise
-                reason = str(error).splitlines()[0]
-                raise OSError(errno.EIO, f"damaged or changed Parquet file: {reason}", cell.path) from None
-            chunks = self.groups[key][0]
-        row = cell.row
-        for chunk in chunks:
-            if row < len(chunk):
-                value = chunk[row].as_py()
-                return value.encode() if isinstance(value, str) else value
-            row -= len(chunk)
-        raise OSError(errno.EIO, "the Parquet file has fewer rows than when it was listed", cell.path)
-
-    def _load(self, key: tuple[str, int, str]) -> None:
-        path, group, column = key
-        file = self._open(path)
-        if group >= file.num_row_groups:
-            raise OSError(errno.EIO, "the Parquet file has fewer rows than when it was listed", path)
-        size = file.metadata.row_group(group).total_byte_size
-        while self.groups and self.held + size > CACHE_BYTES:  # make room first: the peak counts
-            self.held -= self.groups.popitem(last=False)[1][1]
-        # In batches: one array of a whole nested column cannot be longer than 2 GiB. One thread: workers are processes.
-        batches = file.iter_batches(1024, row_groups=[group], columns=[column], use_threads=False)
-        chunks = [_leaf(batch, column) for batch in batches]
-        bytes_ = sum(chunk.nbytes for chunk in chunks)
-        self.groups[key] = (chunks, bytes_)
-        self.held += bytes_
-
-    def _open(self, path: str) -> pq.ParquetFile:
-        import pyarrow.parquet as pq
-
-        if path in self.files:
-            self.files.move_to_end(path)
-            return self.files[path]
-        while len(self.files) >= 16:
-            self.files.popitem(last=False)[1].close()
-        self.files[path] = pq.ParquetFile(path, pre_buffer=False)
-        return self.files[path]
-
-
-_CACHE = _RowGroups()
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_CACHE.reset)
-
-
-def _leaf(batch: pa.RecordBatch, column: str) -> pa.Array:
-    """A dotted column of a batch; null where the struct around it is."""
-    import pyarrow.compute as pc
-
-    name, _, field = column.partition(".")
-    values = batch.column(name)
-    return pc.struct_field(values, field) if field else values
 
 
 def read_parquet(path: Path, root: Path, *, labelled: bool = True) -> Table:
@@ -195,17 +89,20 @@ def read_parquet(path: Path, root: Path, *, labelled: bool = True) -> Table:
 def read_parquet_images(path: Path) -> list[tuple[str, ImageSource]]:
     """Name and place of each image of a file that needs no labels."""
     table = read_parquet(path, path.parent, labelled=False)
-    return list(zip(table.names, table.sources, strict=True))
+    numbered = (f"{path.name}:{row}" for row in table.places)
+    return [
+        (str(path.parent / name) if name == number or isinstance(source, Path) else f"{path}/{name}", source)
+        for name, number, source in zip(table.names, numbered, table.sources, strict=True)
+    ]
 
 
 def _open(path: Path) -> pq.ParquetFile:
     try:
         import pyarrow as pa
-        import pyarrow.parquet as pq
     except ImportError:
         raise UserError(f"{path} needs pyarrow: pip install 'vitkit[parquet]'.") from None
     try:
-        return pq.ParquetFile(path, pre_buffer=False)
+        return open_parquet(path)
     except (pa.ArrowException, OSError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"{path} is not a whole Parquet file: {reason} Write or download it again.") from None
@@ -223,7 +120,7 @@ def _column(path: Path, file: pq.ParquetFile, column: str) -> pa.ChunkedArray:
     values = table.column(name)
     if not field:
         return values
-    return pa.chunked_array([_leaf(batch, column) for batch in table.to_batches()], values.type.field(field).type)
+    return pa.chunked_array([take_leaf(batch, column) for batch in table.to_batches()], values.type.field(field).type)
 
 
 def _values(path: Path, file: pq.ParquetFile, column: str) -> list[Any]:
@@ -349,7 +246,7 @@ def _class_list(schema: pa.Schema, column: str, beside: ClassList | None) -> Cla
         return beside
     try:
         feature = json.loads(stored)["info"]["features"][column]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return beside
     names = next((entry["names"] for entry in _features(feature) if isinstance(entry.get("names"), list)), None)
     if not names or not all(isinstance(name, str) for name in names):

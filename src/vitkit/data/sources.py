@@ -28,7 +28,7 @@ __all__ = ["TABLE_SUFFIXES", "Sample", "Source", "find_images", "match_classes",
 DIGITS_TEST_EVERY = 5  # the fixed test part of `digits` is 20 % of each class
 COMPRESSED_TAR = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")  # read to be refused with a reason
 TABLE_SUFFIXES = (*CSV_SUFFIXES, ".parquet", ".tar", *COMPRESSED_TAR)
-_SPLIT_FILE = re.compile(rf"({'|'.join(sorted(SPLIT_NAMES, key=len, reverse=True))})(?![a-z])", re.IGNORECASE)
+_SPLIT_FILE = re.compile(rf"({'|'.join(sorted(SPLIT_NAMES, key=len, reverse=True))})(?![a-z])(?!_\D)", re.IGNORECASE)
 
 
 def read_source(data: str | os.PathLike[str]) -> Source:

@@ -31,7 +31,7 @@ PATH_COLUMNS = ("path", "image", "file", "filename", "file_name", "filepath", "i
 LABEL_COLUMNS = ("label", "class", "category", "target", "class_name")
 MULTI_COLUMN = "labels"
 SPLIT_COLUMN = "split"
-_NUMBER = re.compile(r"-?(0|[1-9]\d*)", re.ASCII)  # 007 is a name
+_NUMBER = re.compile(r"-?(0|[1-9]\d{0,17})", re.ASCII)  # 007 and what no 64-bit integer holds are names
 Value = str | int
 
 

@@ -64,7 +64,7 @@ def finetune(
     """Fine-tune a Vision Transformer on labelled images.
 
     Args:
-        data: class folders, or train/ with val/ and test/ inside, or ``digits``.
+        data: class folders, or train/ with val/ and test/ inside, a CSV, Parquet or tar file, or ``digits``.
         model: a bundle or checkpoint to start from; None or ``scratch`` trains a small model from random weights.
         out: the run folder; by default ``runs/<data>``, numbered.
         val: a folder of validation images, classes matched by name.
