@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from conftest import COLOURS, write_images
+from tiny_tables import png, touch_images, write_csv, write_parquet, write_tar
 from vitkit.config import UserError
 from vitkit.data.pixels import open_image
 from vitkit.data.sources import Sample, Source, find_images, match_classes, read_source
@@ -208,3 +209,88 @@ def test_a_folder_of_training_is_train(tmp_path: Path) -> None:
         write_images(tmp_path / "data" / split / "red", (200, 0, 0), 2, 0)
         write_images(tmp_path / "data" / split / "blue", (0, 0, 200), 2, 0)
     assert set(read_source(tmp_path / "data").splits) == {"train", "test"}
+
+
+def test_a_table_beside_its_folder_of_images_is_read(tmp_path: Path) -> None:
+    touch_images(tmp_path, "images/a.png", "images/b.png", "loose.png")
+    write_csv(tmp_path / "metadata.csv", "file_name,label", "images/a.png,x", "loose.png,y", images=False)
+    source = read_source(tmp_path)
+    assert source.name == tmp_path.name
+    assert [sample.name for sample in source.splits["all"]] == ["images/a.png", "loose.png"]
+    for split in ("train", "test"):  # images of splits, and one table for both
+        touch_images(tmp_path, f"{split}/c.png")
+    assert [sample.name for sample in read_source(tmp_path).splits["all"]] == ["images/a.png", "loose.png"]
+
+
+def test_class_folders_win_over_tables_beside_them_and_that_is_told(flat: Path, photos: Path) -> None:
+    told = "was not read: class folders were taken; name the file itself to read it"
+    write_csv(flat / "labels.csv", "path,label", "red/000.png,x", images=False)
+    source = read_source(flat)
+    assert source.classes == ("blue", "green", "red")
+    assert source.notes[-1] == f"labels.csv {told}"
+    assert read_source(flat / "labels.csv").classes == ("x",)
+    write_csv(flat / "more.csv", "anything")
+    assert read_source(flat).notes[-1] == f"labels.csv, more.csv {told}"
+    write_csv(photos / "train.csv", "path,label", "train/red/000.png,x", images=False)
+    assert read_source(photos).notes[-1] == f"train.csv {told}"
+
+
+def test_tables_of_splits_in_a_folder(tmp_path: Path) -> None:
+    write_csv(tmp_path / "train.csv", "path,label", "i/a.png,x", "i/b.png,y")
+    write_csv(tmp_path / "valid.csv", "path,label", "i/c.png,y")
+    write_csv(tmp_path / "test.csv", "path,label", "i/d.png,x", "i/e.png,y")
+    write_csv(tmp_path / "train_notes.csv", "anything")
+    source = read_source(tmp_path)
+    assert {split: [s.label for s in part] for split, part in source.splits.items()} == {
+        "train": [0, 1],
+        "val": [1],
+        "test": [0, 1],
+    }
+    assert source.notes[-1] == (
+        "train_notes.csv was not read: test.csv, train.csv, valid.csv were taken; name the file itself to read it"
+    )
+    write_csv(tmp_path / "val.csv", "path,label", "i/c.png,y")
+    with pytest.raises(UserError, match=r"several tables for the val split: val\.csv, valid\.csv. Keep one"):
+        read_source(tmp_path)
+    (tmp_path / "val.csv").unlink()
+    write_csv(tmp_path / "valid.csv", "path,label", "i/c.png,z")
+    with pytest.raises(UserError, match=r"val split has a class 'z' that train does not have \(train: 'x', 'y'\)"):
+        read_source(tmp_path)
+    write_csv(tmp_path / "valid.csv", "path,label,split", "i/c.png,x,test")
+    with pytest.raises(UserError, match=r"line 2 belongs to test by its split column, and to val by the file's name"):
+        read_source(tmp_path)
+    write_csv(tmp_path / "valid.csv", "path,labels", "i/c.png,x|y")
+    with pytest.raises(UserError, match=r"valid\.csv has several classes per image, .*test\.csv one"):
+        read_source(tmp_path)
+
+
+def test_a_table_in_each_split_folder(tmp_path: Path) -> None:
+    write_csv(tmp_path / "train" / "metadata.csv", "file_name,label", "a.png,x", "b.png,y")
+    write_csv(tmp_path / "test" / "metadata.csv", "file_name,label", "c.png,y")
+    source = read_source(tmp_path)
+    assert {split: len(samples) for split, samples in source.splits.items()} == {"train": 2, "test": 1}
+    assert source.splits["test"][0].source == tmp_path / "test" / "c.png"
+
+
+def test_tables_that_could_all_be_meant_are_refused(tmp_path: Path) -> None:
+    write_csv(tmp_path / "a.csv", "path,label", "x.png,x")
+    write_csv(tmp_path / "b.csv", "path,label", "x.png,x")
+    with pytest.raises(UserError, match=r"holds several tables: a\.csv, b\.csv. Name the one to read"):
+        read_source(tmp_path)
+    write_csv(tmp_path / "train.csv", "path,label", "x.png,x")
+    write_tar(tmp_path / "test_results.tar", {"x/a.png": png()})  # no split
+    assert list(read_source(tmp_path).splits) == ["train"]
+    write_tar(tmp_path / "train.tar", {"x/a.png": png()})
+    with pytest.raises(UserError, match=r"holds splits of several kinds: train\.csv, train\.tar. Keep one kind"):
+        read_source(tmp_path)
+
+
+def test_one_parquet_or_tar_file_in_a_folder_is_read(tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
+    write_parquet(tmp_path / "a" / "0000.parquet", {"image": [png(1), png(2)], "label": ["x", "y"]})
+    write_tar(tmp_path / "b" / "shard.tar", {"x/1.png": png(1), "y/2.png": png(2)})
+    for folder in ("a", "b"):
+        source = read_source(tmp_path / folder)
+        assert source.name == folder
+        assert source.classes == ("x", "y")
+        assert list(source.splits) == ["all"]

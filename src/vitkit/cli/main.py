@@ -38,7 +38,8 @@ vit {version}: Vision Transformers, from a folder of photos to a classifier you 
 
 {sections}
   A model M is a bundle folder (runs/photos/model) or a .safetensors or .npz checkpoint.
-  DATA is a folder of class folders, one with train/ and val/ or test/ inside, or `digits`.
+  DATA is a folder of class folders, one with train/ and val/ or test/ inside,
+  a CSV or Parquet table, a tar file, or `digits`.
   Everywhere: --json prints results as JSON, --offline opens no socket. `vit COMMAND --help` says more.
 """
 
@@ -170,7 +171,7 @@ def cli() -> None:
 @_model_options
 @_common
 def finetune(data: str | None, as_json: bool, offline: bool, settings: Any, overrides: Any, **options: Any) -> None:
-    """Fine-tune a Vision Transformer on DATA: class folders, or train/ with val/ and test/ inside, or `digits`.
+    """Fine-tune a Vision Transformer on DATA: class folders, a CSV, Parquet or tar file, or `digits`.
 
     First a linear probe on frozen features, then fine-tuning; the better of the two is released. test/ is scored once,
     at the end. The run folder gets model/ (the bundle), report.html, report.json and metrics.jsonl.
@@ -207,7 +208,7 @@ def _command_line() -> str:
 @_model_options
 @_common
 def predict(model: str, paths: Sequence[str], as_json: bool, offline: bool, overrides: Any, **options: Any) -> None:
-    """Classify the images in PATHS (files, folders, globs) with the model M, one row per image in input order."""
+    """Classify the images in PATHS (files, folders, globs, tables) with the model M, one row per image in input order."""
     from vitkit.jobs.predict import predict as job
 
     to_stdout = options["out"] is None

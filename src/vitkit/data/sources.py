@@ -1,63 +1,42 @@
-"""Finds images, classes and splits in what the user names. Reads names only; opens no image.
+"""Finds images, classes and splits in what the user names. Opens no image.
 
-Understands a folder of class folders, `train/` with `val|valid|validation/` and `test/`, and the word ``digits``.
+Understands class folders, `train/` with `val|valid|validation/` and `test/`, CSV and Parquet tables, tar files, folders of
+these with one for each split, and the word ``digits``.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import os
+import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from vitkit.config import UserError, did_you_mean
+from vitkit.data.archives import read_tar, read_tar_images
 from vitkit.data.containers import ImageSource
-from vitkit.data.pixels import IMAGE_SUFFIXES
+from vitkit.data.delimited import CSV_SUFFIXES, read_csv, read_csv_paths
+from vitkit.data.folders import find_images, has_class_folders, read_folders
+from vitkit.data.parquet import read_parquet, read_parquet_images
+from vitkit.data.samples import SPLIT_NAMES, Sample, Source, match_classes
+from vitkit.data.tables import Table, assemble
 
-__all__ = ["Sample", "Source", "find_images", "match_classes", "read_source"]
+__all__ = ["TABLE_SUFFIXES", "Sample", "Source", "find_images", "match_classes", "read_images", "read_source"]
 
-SPLIT_NAMES = {
-    **dict.fromkeys(("train", "training"), "train"),
-    **dict.fromkeys(("val", "valid", "validation"), "val"),
-    **dict.fromkeys(("test", "testing"), "test"),
-}
 DIGITS_TEST_EVERY = 5  # the fixed test part of `digits` is 20 % of each class
-
-
-class Sample(NamedTuple):
-    """One labelled image."""
-
-    name: str  # shown to the user and stored in the run: the path below the data folder
-    source: ImageSource  # where `open_image` reads it
-    label: int  # index into `Source.classes`; -1 in multi-label data
-    labels: tuple[int, ...] = ()  # in multi-label data: the sorted indices of all its classes, possibly none
-
-
-@dataclass(frozen=True)
-class Source:
-    """What was understood: classes in sorted order, and samples per split (``train``, ``val``, ``test``, or ``all``)."""
-
-    name: str
-    classes: tuple[str, ...]
-    splits: Mapping[str, Sequence[Sample]]
-    notes: tuple[str, ...] = field(default=())  # what was left out, counted
-    multilabel: bool = False  # an image may have any number of classes, in `Sample.labels`
-
-    def describe(self) -> str:
-        """One line: how many images of how many classes in which splits."""
-        parts = ", ".join(f"{split} {len(samples):,}" for split, samples in self.splits.items())
-        total = sum(len(samples) for samples in self.splits.values())
-        return f"{total:,} images of {len(self.classes)} classes ({parts})"
+COMPRESSED_TAR = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")  # read to be refused with a reason
+TABLE_SUFFIXES = (*CSV_SUFFIXES, ".parquet", ".tar", *COMPRESSED_TAR)
+_SPLIT_FILE = re.compile(rf"({'|'.join(sorted(SPLIT_NAMES, key=len, reverse=True))})(?![a-z])(?!_\D)", re.IGNORECASE)
 
 
 def read_source(data: str | os.PathLike[str]) -> Source:
-    """Find the images, classes and splits of ``data``, a folder or the word ``digits``.
+    """Find the images, classes and splits of ``data``, a folder, a table, a tar file or the word ``digits``.
 
     Raises:
-        UserError: no such path, no images, or a split with a class that training does not have.
+        UserError: no such path, no images, a table that cannot be understood, or a split with a class that training
+            does not have.
     """
     root = Path(data)
     if not root.exists():
@@ -66,165 +45,132 @@ def read_source(data: str | os.PathLike[str]) -> Source:
         near = root.parent.iterdir() if root.parent.is_dir() else ()
         raise UserError(f"no such data: {data}.{did_you_mean(root.name, [p.name for p in near])}")
     if not root.is_dir():
-        raise UserError(f"{data} is a file; expected a folder of class folders, or train/ with val/ and test/ inside.")
-    left_out: Counter[str] = Counter()
-    folders = _visible_folders(root, left_out)
-    named = {folder: SPLIT_NAMES[folder.name.lower()] for folder in folders if folder.name.lower() in SPLIT_NAMES}
-    only_splits = bool(named) and len(named) == len(folders)
-    if "train" in named.values() or (only_splits and not any(_is_image(p) for f in named for p in f.iterdir())):
-        return _read_splits(root, named, [f for f in folders if f not in named], left_out)
-    misplaced = [f"folder {f.name!r} is taken for a class: there is no train/ beside it" for f in named]
-    left_out.clear()  # the root is looked at again, as the folder of the classes
-    samples, classes = _read_classes(root, root, left_out)
-    return Source(root.resolve().name, classes, {"all": samples}, (*_notes(left_out), *misplaced))
-
-
-def _read_splits(root: Path, named: Mapping[Path, str], others: Sequence[Path], left_out: Counter[str]) -> Source:
-    roles = Counter(named.values())
-    for role, count in roles.items():
-        if count > 1:
-            several = ", ".join(f.name for f, r in named.items() if r == role)
-            raise UserError(f"{root} has several folders for the {role} split: {several}. Keep one.")
-    found: dict[str, dict[str, list[tuple[str, Path]]]] = {}
-    for folder, role in named.items():
-        found[role] = _class_folders(folder, root, left_out)
-    # Without train/ (data to score only) the classes are those of the splits that are there.
-    classes = tuple(
-        sorted(found["train"] if "train" in found else {name for split in found.values() for name in split})
-    )
-    splits: dict[str, list[Sample]] = {}
-    for role in ("train", "val", "test"):
-        if role not in found:
-            continue
-        for name in sorted(set(found[role]) - set(classes)):
+        if not _is_table(root):
             raise UserError(
-                f"the {role} split has a class {name!r} that train does not have (train: {_listed(classes)})."
-                f"{did_you_mean(name, classes)} Rename the folder, or add training images of it."
+                f"{data} is a file; expected a folder of class folders, or train/ with val/ and test/ inside, or a file "
+                "that ends in .csv, .tsv, .parquet or .tar."
             )
-        if not found[role]:
-            raise UserError(f"the {role} split of {root} holds no class folders with images.")
-        for name in classes:
-            if name not in found[role]:
-                left_out[f"class {name!r} has no image in the {role} split"] = 0
-        splits[role] = [
-            Sample(shown, path, classes.index(name))
-            for name in sorted(found[role])
-            for shown, path in found[role][name]
-        ]
-    left_out["images in no class folder"] += sum(1 for p in root.iterdir() if _is_image(p))
-    for folder in others:
-        left_out[f"folder {folder.name!r} beside train/ is not a split and was not read"] = 0
-    return Source(root.resolve().name, classes, splits, _notes(left_out))
+        return _read_tables(root.resolve().name.removesuffix(root.suffix), root.parent, [("all", root)], ())
+    tables = [path for path in _entries(root) if _is_table(path)]
+    found = _split_tables(root, tables)
+    if not found and len(tables) != 1:
+        if len(tables) > 1 and not has_class_folders(root):
+            raise UserError(
+                f"{root} holds several tables: {_names(tables)}. Name the one to read, or name them train, val and test."
+            )
+        return read_folders(root, _unread(tables, "class folders were taken"))
+    chosen = found or [("all", tables[0])]
+    if has_class_folders(root):
+        return read_folders(root, _unread([path for _, path in chosen], "class folders were taken"))
+    rest = [path for path in tables if path not in [taken for _, taken in chosen]]
+    return _read_tables(
+        root.resolve().name, root, chosen, _unread(rest, f"{_names([p for _, p in chosen])} were taken")
+    )
 
 
-def _read_classes(folder: Path, root: Path, left_out: Counter[str]) -> tuple[list[Sample], tuple[str, ...]]:
-    found = _class_folders(folder, root, left_out)
-    if not found:
-        loose = sum(1 for p in folder.iterdir() if _is_image(p))
-        hint = f" It has {loose} images that are in no class folder." if loose else ""
-        raise UserError(
-            f"{folder} holds no class folders with images.{hint} Expected one folder per class, each with its images, "
-            "or train/ with val/ and test/ made of such folders."
-        )
-    classes = tuple(sorted(found))
-    return [Sample(shown, path, i) for i, name in enumerate(classes) for shown, path in found[name]], classes
+def read_images(path: Path) -> list[tuple[str, ImageSource]]:
+    """Name and place of each image of a table or tar file, in its order; labels are not needed.
+
+    Raises:
+        UserError: a file that cannot be understood.
+    """
+    suffix = _suffix(path)
+    if suffix in CSV_SUFFIXES:
+        return [(str(image), image) for image in read_csv_paths(path)]
+    return read_parquet_images(path) if suffix == ".parquet" else read_tar_images(path)
 
 
-def _class_folders(folder: Path, root: Path, left_out: Counter[str]) -> dict[str, list[tuple[str, Path]]]:
-    """Class name -> (shown name, path) of its images, for each folder that holds any."""
-    found = {}
-    for class_folder in _visible_folders(folder, left_out):
-        images = [(path.relative_to(root).as_posix(), path) for path in find_images(class_folder, left_out)]
-        if images:
-            found[class_folder.name] = images
-        else:
-            left_out[f"folder {class_folder.relative_to(root).as_posix()!r} holds no images and is not a class"] = 0
-    loose = sum(1 for p in folder.iterdir() if _is_image(p))
-    if loose and found:
-        left_out["images in no class folder"] += loose
+def _split_tables(root: Path, tables: Sequence[Path]) -> list[tuple[str, Path]]:
+    """Tables that are a split each: by their names, in `data/`, or alone in a folder train/, val/ or test/."""
+    named = _by_name(tables)
+    if not named and (root / "data").is_dir():
+        named = _by_name([path for path in _entries(root / "data") if path.suffix.lower() == ".parquet"])
+    if not named and not tables:
+        for folder in _entries(root):
+            role = SPLIT_NAMES.get(folder.name.lower())
+            inside = [path for path in _entries(folder) if _is_table(path)] if folder.is_dir() and role else []
+            if inside and len({path.suffix.lower() for path in inside}) == 1:
+                if len(inside) > 1 and _suffix(inside[0]) in CSV_SUFFIXES:
+                    raise UserError(f"{folder} holds several tables: {_names(inside)}. Keep one.")
+                named += [(role or "", path) for path in inside]
+    kinds = {_suffix(path) for _, path in named}
+    if len(kinds) > 1:
+        raise UserError(f"{root} holds splits of several kinds: {_names([path for _, path in named])}. Keep one kind.")
+    csvs = Counter(role for role, path in named if _suffix(path) in CSV_SUFFIXES)
+    for role, count in csvs.items():
+        if count > 1:
+            several = [path for other, path in named if other == role]
+            raise UserError(f"{root} has several tables for the {role} split: {_names(several)}. Keep one.")
+    return named
+
+
+def _by_name(tables: Sequence[Path]) -> list[tuple[str, Path]]:
+    """Role and path of `train.csv`, `train-00000-of-00002.parquet`, `val_01.tar` and the like."""
+    found = []
+    for path in tables:
+        match = _SPLIT_FILE.match(path.name)
+        whole = match is not None and path.name[match.end() :].lower() == path.suffix.lower()
+        # Of CSV files only `train.csv` itself: train_notes.csv is something else.
+        if match is not None and (whole or _suffix(path) not in CSV_SUFFIXES):
+            found.append((SPLIT_NAMES[match[1].lower()], path))
     return found
 
 
-def find_images(folder: Path, left_out: Counter[str] | None = None) -> list[Path]:
-    """All images below ``folder`` in sorted order; hidden files and folders and other files are counted, not taken."""
-    left_out = Counter() if left_out is None else left_out
+def _read_tables(name: str, root: Path, chosen: Sequence[tuple[str, Path]], notes: Sequence[str]) -> Source:
+    several = len(chosen) > 1
 
-    def refuse(error: OSError) -> None:
-        raise UserError(f"cannot read the folder {error.filename}: {error.strerror}.")
+    def shown(path: Path) -> str:
+        return path.relative_to(root).as_posix()
 
-    images = []
-    seen = {os.path.realpath(folder)}
-    for path, folders, files in os.walk(folder, followlinks=True, onerror=refuse):
-        inside = []
-        for name in sorted(folders):
-            real = os.path.realpath(os.path.join(path, name))
-            if name.startswith("."):
-                left_out["hidden folders"] += 1
-            elif real in seen or os.path.realpath(folder).startswith(real + os.sep):
-                left_out["links to folders that are read already"] += 1
-            else:
-                seen.add(real)
-                inside.append(name)
-        folders[:] = inside
-        for name in sorted(files):
-            if name.startswith("."):
-                left_out["hidden files"] += 1
-            elif _is_image(Path(path, name)):
-                images.append(Path(path, name))
-            else:
-                left_out["files that are not images"] += 1
-    return sorted(images)
+    def read(path: Path) -> Table:
+        if _suffix(path) in CSV_SUFFIXES:
+            return read_csv(path, root)
+        if _suffix(path) == ".parquet":
+            return read_parquet(path, root)
+        return read_tar(path, root, prefix=f"{shown(path)}/" if several else "")
+
+    tables = [(role, read(path)) for role, path in chosen]
+    if _suffix(chosen[0][1]) == ".parquet":
+        tables = _unique_names(tables, shown)
+    return assemble(name, tables, notes)
 
 
-def match_classes(source: Source, classes: Sequence[str]) -> Source:
-    """Renumber the labels of ``source`` by class **name** to a model's classes.
-
-    Raises:
-        UserError: the data has a class that the model does not know.
-    """
-    unknown = [name for name in source.classes if name not in classes]
-    if unknown:
-        raise UserError(
-            f"the data has classes that the model does not know: {_listed(unknown)}. The model knows: {_listed(classes)}."
-            f"{did_you_mean(unknown[0], classes)}"
-        )
-    index = [list(classes).index(name) for name in source.classes]
-    splits = {
-        split: [sample._replace(label=index[sample.label]) for sample in samples]
-        for split, samples in source.splits.items()
-    }
-    absent = [name for name in classes if name not in source.classes]
-    notes = (*source.notes, f"no images of {len(absent)} of the model's classes: {_listed(absent)}") if absent else ()
-    return Source(source.name, tuple(classes), splits, notes or source.notes)
+def _unique_names(tables: Sequence[tuple[str, Table]], shown: Callable[[Path], str]) -> list[tuple[str, Table]]:
+    """Where paths inside of Parquet files are not unique over all of them, rows are called by file and number."""
+    count = len({name for _, table in tables for name in table.names})
+    if count == sum(len(table.names) for _, table in tables):
+        return list(tables)
+    return [
+        (role, dataclasses.replace(table, names=[f"{shown(table.file)}:{row}" for row in table.places]))
+        for role, table in tables
+    ]
 
 
-def _visible_folders(folder: Path, left_out: Counter[str]) -> list[Path]:
+def _entries(folder: Path) -> list[Path]:
     try:
-        entries = sorted(folder.iterdir())
+        return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
     except OSError as error:
         raise UserError(f"cannot read the folder {folder}: {error.strerror}.") from None
-    hidden = [p for p in entries if p.name.startswith(".")]
-    left_out["hidden files"] += sum(p.is_file() for p in hidden)
-    left_out["hidden folders"] += sum(p.is_dir() for p in hidden)
-    left_out["files that are not images"] += sum(
-        p.is_file() and not _is_image(p) and not p.name.startswith(".") for p in entries
-    )
-    return [p for p in entries if p.is_dir() and not p.name.startswith(".")]
 
 
-def _is_image(path: Path) -> bool:
-    return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".") and path.is_file()
+def _is_table(path: Path) -> bool:
+    return path.name.lower().endswith(TABLE_SUFFIXES) and path.is_file()
 
 
-def _notes(left_out: Counter[str]) -> tuple[str, ...]:
-    counted = [f"{count} {what}" for what, count in left_out.items() if count]
-    told = [what for what, count in left_out.items() if not count and what.startswith(("class ", "folder "))]
-    return ((f"left out: {', '.join(counted)}",) if counted else ()) + tuple(told)
+def _suffix(path: Path) -> str:
+    """Which reader a file is for."""
+    return ".tar" if path.name.lower().endswith(COMPRESSED_TAR) else path.suffix.lower()
 
 
-def _listed(names: Sequence[str], most: int = 8) -> str:
-    shown = ", ".join(repr(name) for name in names[:most])
-    return shown + (f" and {len(names) - most} more" if len(names) > most else "")
+def _names(paths: Sequence[Path], most: int = 4) -> str:
+    more = f" and {len(paths) - most} more" if len(paths) > most else ""
+    return ", ".join(path.name for path in paths[:most]) + more
+
+
+def _unread(tables: Sequence[Path], why: str) -> list[str]:
+    if not tables:
+        return []
+    return [f"{_names(tables)} was not read: {why}; name the file itself to read it"]
 
 
 def _digits() -> Source:

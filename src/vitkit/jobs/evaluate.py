@@ -29,7 +29,8 @@ def evaluate(
 
     Args:
         model: a bundle folder or a checkpoint file.
-        data: a folder of class folders, or one with train/ and val/ or test/ inside, or ``digits``.
+        data: a folder of class folders, or one with train/ and val/ or test/ inside, a CSV, Parquet or tar file, or
+            ``digits``.
         split: which split to score; by default test, else val, else all of a flat folder.
         strict: fail on the first file that cannot be used, instead of listing it.
 

@@ -70,7 +70,7 @@ def finetune(
     """Fine-tune a Vision Transformer on labelled images.
 
     Args:
-        data: class folders, or train/ with val/ and test/ inside, or ``digits``.
+        data: class folders, or train/ with val/ and test/ inside, a CSV, Parquet or tar file, or ``digits``.
         model: a bundle or checkpoint to start from; None or ``scratch`` trains a small model from random weights.
         out: the run folder; by default ``runs/<data>``, numbered.
         val: a folder of validation images, classes matched by name.
@@ -150,7 +150,7 @@ def finetune(
             raise UserError(
                 "--plan fixes recipe and size; leave --set, --epochs, --budget, --image-size and --fit out."
             )
-        run = Path(out) if out is not None else _free_run(Path("runs"), Path(arguments.data).resolve().name)
+        run = Path(out) if out is not None else _free_run(Path("runs"), _run_name(arguments.data))
         if run.exists() and (not run.is_dir() or any(run.iterdir())):
             hint = f", or go on with it: vit finetune --resume {run}" if (run / "plan.json").exists() else ""
             raise UserError(f"{run} already exists. Choose another --out{hint}.")
@@ -191,6 +191,12 @@ def _run(run: Path, arguments: Arguments, stored_plan: Path | None, command: str
 def _run_fold(folder: Path, arguments: Arguments, *, command: str, console: Console) -> None:
     """The run of one fold; a stopped one goes on."""
     _run(folder, arguments, folder if (folder / "plan.json").exists() else None, command, console)
+
+
+def _run_name(data: str) -> str:
+    """The data's name; of a file without its suffix."""
+    path = Path(data).resolve()
+    return path.stem if path.is_file() else path.name
 
 
 def _free_run(parent: Path, name: str) -> Path:

@@ -17,8 +17,9 @@ from typing import Any, TextIO
 from vitkit.bundle import Bundle, Prediction
 from vitkit.config import UserError, did_you_mean
 from vitkit.console import Console
+from vitkit.data.containers import ImageSource
 from vitkit.data.pixels import IMAGE_SUFFIXES, ImageError
-from vitkit.data.sources import find_images
+from vitkit.data.sources import TABLE_SUFFIXES, find_images, read_images
 from vitkit.evals.scoring import classify_stream
 from vitkit.jobs.load import load
 
@@ -50,7 +51,7 @@ def predict(
 
     Args:
         model: a bundle, a bundle folder or a checkpoint file.
-        paths: files, folders (searched to the bottom) and glob patterns.
+        paths: files, folders (searched to the bottom) and glob patterns; of a CSV, Parquet or tar file its images.
         out: ``.csv`` or ``.jsonl`` file; what could not be read goes to ``<out>.skipped.csv``.
         top: classes per image.
         strict: fail on the first file that cannot be used, instead of listing it.
@@ -77,15 +78,15 @@ def predict(
     skipped: list[tuple[str, str]] = []
 
     def results() -> Iterator[tuple[str, Prediction]]:
-        outputs = classify_stream(bundle, images, workers)
-        for path, result in zip(images, console.track(outputs, len(images), "predicting"), strict=True):
+        outputs = classify_stream(bundle, [source for _, source in images], workers)
+        for (path, _), result in zip(images, console.track(outputs, len(images), "predicting"), strict=True):
             if isinstance(result, ImageError):
                 if strict:
                     raise UserError(f"{path}: {result} (--strict)")
-                skipped.append((str(path), str(result)))
+                skipped.append((path, str(result)))
                 console.warn(f"skipped {path}: {result}")
             else:
-                yield str(path), bundle.answer(result, top)
+                yield path, bundle.answer(result, top)
 
     if out is None and stream is None:
         predictions = list(results())
@@ -115,15 +116,17 @@ def _list_skipped(out: Path, skipped: Sequence[tuple[str, str]]) -> None:
     _guard(beside, lambda file: file.write(listing.getvalue()))
 
 
-def expand_paths(given: Sequence[str | Path], ignored: Counter[str]) -> list[Path]:
-    """Files as given, folders and globs as the images in them, in sorted order; duplicates stay.
+def expand_paths(given: Sequence[str | Path], ignored: Counter[str]) -> list[tuple[str, ImageSource]]:
+    """Name and place of each image: files as given, folders and globs as the images in them, in sorted order.
+
+    A CSV, Parquet or tar file stands for its images, in its order. Duplicates stay.
 
     What folders hold beside images is counted in ``ignored``.
 
     Raises:
         UserError: a path that does not exist, a pattern or folder without images.
     """
-    images: list[Path] = []
+    images: list[tuple[str, ImageSource]] = []
     for item in given:
         path = Path(item)
         if path.is_dir():
@@ -139,7 +142,8 @@ def expand_paths(given: Sequence[str | Path], ignored: Counter[str]) -> list[Pat
         else:
             near = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
             raise UserError(f"no such file: {item}.{did_you_mean(path.name, near)}")
-        images += found
+        for file in found:
+            images += read_images(file) if file.name.lower().endswith(TABLE_SUFFIXES) else [(str(file), file)]
     if not images:
         raise UserError("no images named; give files, folders or globs.")
     return images

@@ -1,0 +1,281 @@
+"""Reads tar files of images where they lie: the members are listed, nothing is unpacked."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import json
+import tarfile
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
+
+from vitkit.config import UserError
+from vitkit.data.containers import ImageSource
+from vitkit.data.pixels import IMAGE_SUFFIXES
+from vitkit.data.samples import SPLIT_NAMES, listed
+from vitkit.data.tables import ClassList, Table, name_labels, read_class_list
+
+__all__ = ["TarMember", "read_tar", "read_tar_images"]
+
+COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd", b"PK": "zip"}
+BLOCK = 512  # a tar file is made of these. Source: POSIX.1-2017, pax, "ustar Interchange Format"
+LABEL_SUFFIXES = ("cls", "json", "txt")  # of WebDataset label files, the first that is there counting
+JSON_KEYS = ("label", "labels", "class")
+MAX_LABEL_BYTES = 2**20
+
+
+class TarMember(NamedTuple):
+    """A file inside an uncompressed tar file."""
+
+    path: str
+    offset: int
+    size: int
+
+    def read(self) -> bytes:
+        """Its content.
+
+        Raises:
+            OSError: the tar file is gone or shorter than when it was listed.
+        """
+        with open(self.path, "rb") as file:
+            file.seek(self.offset)
+            content = file.read(self.size)
+        if len(content) < self.size:
+            raise OSError(errno.EIO, "the tar file is shorter than when it was listed", self.path)
+        return content
+
+
+class _Listing(NamedTuple):
+    """The plain files of an archive, by normalised name, in order."""
+
+    path: Path
+    images: dict[str, TarMember]
+    others: dict[str, TarMember]
+    notes: list[str]
+
+
+def read_tar(path: Path, root: Path, *, prefix: str = "") -> Table:
+    """List the images of an uncompressed tar file with their labels.
+
+    Inside are class folders, split folders of class folders, or files of one key each in the WebDataset way:
+    ``key.jpg`` with ``key.cls``, ``key.json`` or ``key.txt``. ``classes.txt`` beside it or in ``root`` names numbered labels.
+
+    Args:
+        path: the tar file.
+        root: the folder of the data.
+        prefix: put before the names of its images, which are otherwise the members' names.
+
+    Raises:
+        UserError: compressed, damaged, hostile names or links, or labels that cannot be understood.
+    """
+    listing = _list(path)
+    if not listing.images:
+        raise UserError(f"{path} holds no images ({len(listing.others)} other files).")
+    keyed = _labels_by_key(listing)
+    table = _read_keyed(listing, keyed, root) if keyed else _read_folders(listing)
+    return dataclasses.replace(table, names=[f"{prefix}{name}" for name in table.names]) if prefix else table
+
+
+def read_tar_images(path: Path) -> list[tuple[str, ImageSource]]:
+    """Name and place of each image of a tar file that needs no labels."""
+    listing = _list(path)
+    if not listing.images:
+        raise UserError(f"{path} holds no images ({len(listing.others)} other files).")
+    return [(f"{path}/{name}", member) for name, member in listing.images.items()]
+
+
+def _list(path: Path) -> _Listing:
+    try:
+        with open(path, "rb") as file:
+            start, length = file.read(6), file.seek(0, 2)
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}.") from None
+    for magic, kind in COMPRESSED.items():
+        if start.startswith(magic):
+            raise UserError(f"{path} is {kind}; images are read at any place, which needs a plain tar file: unpack it.")
+    images: dict[str, TarMember] = {}
+    others: dict[str, TarMember] = {}
+    hidden, end = 0, 0
+    try:
+        with tarfile.open(path, "r:") as archive:
+            while (member := archive.next()) is not None:
+                archive.members = []  # type: ignore[attr-defined]  # or the archive would keep them all
+                if archive.offset <= end or member.size < 0:
+                    raise UserError(f"{path} is damaged at its member {member.name!r}. Make it anew.")
+                end = archive.offset
+                if member.isdir():
+                    _check_name(path, member)
+                    continue
+                name = _check(path, member)
+                if member.offset_data + member.size > length:
+                    raise UserError(f"{path} is cut off inside its member {member.name!r}. Copy or download it again.")
+                if name in images or name in others:
+                    raise UserError(f"{path} has the member {name!r} twice. Keep one.")
+                if any(part.startswith(".") for part in name.split("/")):
+                    hidden += 1
+                    continue
+                kept = images if PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES else others
+                kept[name] = TarMember(str(path), member.offset_data, member.size)
+    except (tarfile.TarError, EOFError, UnicodeError, OverflowError, ValueError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"{path} is not a whole tar file: {error}. Copy or download it again.") from None
+    notes = [f"{path.name}: left out: {hidden} hidden files"] if hidden else []
+    return _Listing(path, images, others, notes + _check_end(path, end, length))
+
+
+def _check(path: Path, member: tarfile.TarInfo) -> str:
+    """The normalised name of a plain file; links, devices and sparse files are refused."""
+    name = _check_name(path, member)
+    if member.issym() or member.islnk():
+        kind = "a link"
+    elif not member.isreg():
+        kind = "a device or another special file"
+    elif member.issparse():
+        kind = "a sparse file"
+    else:
+        return name
+    raise UserError(f"{path} has the member {member.name!r}, {kind}; expected plain files and folders. Leave it out.")
+
+
+def _check_name(path: Path, member: tarfile.TarInfo) -> str:
+    parts = PurePosixPath(member.name).parts
+    if member.name.startswith("/") or ".." in parts or (not parts and not member.isdir()):
+        raise UserError(
+            f"{path} has the member {member.name!r}; expected names inside the archive, without .. or a leading /."
+        )
+    return "/".join(parts)
+
+
+def _check_end(path: Path, end: int, length: int) -> list[str]:
+    """What follows the last member must be empty blocks: a reader of tar files stops silently at a damaged one."""
+    if end >= length:
+        return [f"{path.name} has no end mark: if it was cut off between two images, the rest is missing"]
+    with open(path, "rb") as file:
+        file.seek(end)
+        while block := file.read(BLOCK * 2048):
+            if block.strip(b"\0"):
+                raise UserError(
+                    f"{path} is damaged, or two tar files joined: there is data behind its last readable member (byte "
+                    f"{end}). Make it anew."
+                )
+    return []
+
+
+def _key(name: str) -> tuple[str, str]:
+    """The part of a name that WebDataset shards share, and the rest after its first dot."""
+    folder, _, base = name.rpartition("/")
+    stem, _, suffix = base.partition(".")
+    return (f"{folder}/{stem}" if folder else stem), suffix.lower()
+
+
+def _labels_by_key(listing: _Listing) -> dict[str, dict[str, str]]:
+    """Key -> suffix -> member of the label files that lie beside an image of their key."""
+    keys = {_key(name)[0] for name in listing.images}
+    found: dict[str, dict[str, str]] = {}
+    for name in listing.others:
+        key, suffix = _key(name)
+        if key in keys and suffix in LABEL_SUFFIXES:
+            found.setdefault(key, {})[suffix] = name
+    return found
+
+
+def _read_keyed(listing: _Listing, keyed: Mapping[str, Mapping[str, str]], root: Path) -> Table:
+    """WebDataset: one image and one label file of each key."""
+    names, values, many = list(listing.images), [], []
+    before: dict[str, str] = {}
+    for name in names:
+        key, _ = _key(name)
+        if key in before:
+            raise UserError(f"{listing.path} has two images of the key {key!r}: {before[key]} and {name}. Keep one.")
+        before[key] = name
+        if key not in keyed:
+            raise UserError(
+                f"{listing.path} has no label for {name}: expected {key}.cls, {key}.json or {key}.txt, as others have."
+            )
+        suffix = next(s for s in LABEL_SUFFIXES if s in keyed[key])
+        value, several = _read_label(listing, keyed[key][suffix], suffix)
+        values.append(value)
+        many.append(several)
+    if len(set(many)) > 1:
+        one, other = names[many.index(False)], names[many.index(True)]
+        raise UserError(f"{listing.path} has one label for {one} and a list for {other}. Make them alike.")
+    classes = read_class_list(listing.path.parent, root)
+    labels = name_labels(values, classes, lambda row: f"{listing.path}, {names[row]}")
+    unread = len(listing.others) - sum(map(len, keyed.values()))
+    notes = [*listing.notes, f"{listing.path.name}: left out: {unread} files that are not images"]
+    return _table(listing, names, labels, many[0], classes, None, notes if unread else listing.notes)
+
+
+def _read_label(listing: _Listing, name: str, suffix: str) -> tuple[tuple[str | int, ...], bool]:
+    """The labels in a label file, and whether they are a list."""
+    member = listing.others[name]
+    at = f"{listing.path}, {name}"
+    if member.size > MAX_LABEL_BYTES:
+        raise UserError(f"{at} is of {member.size:,} bytes; expected a label.")
+    try:
+        text = member.read().decode("utf-8-sig").strip()
+        if suffix != "json":
+            return (text,), False
+        stored = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{at} cannot be read as {suffix}: {error}.") from None
+    key = next((key for key in JSON_KEYS if isinstance(stored, dict) and key in stored), None)
+    if key is None:
+        found = listed(list(stored)) if isinstance(stored, dict) else "no object"
+        raise UserError(f"{at}: expected one of the keys {', '.join(JSON_KEYS)}, found {found}.")
+    value = stored[key]
+    values: Sequence[Any] = value if isinstance(value, list) else [value]
+    for entry in values:
+        if not isinstance(entry, str | int) or isinstance(entry, bool):
+            raise UserError(f"{at}: {key} holds {entry!r}; expected a class name or number, or a list of them.")
+    return tuple(entry.strip() if isinstance(entry, str) else entry for entry in values), isinstance(value, list)
+
+
+def _read_folders(listing: _Listing) -> Table:
+    """Class folders, perhaps inside train/, val/ and test/, perhaps all inside one more folder."""
+    parts = {name: tuple(name.split("/")) for name in listing.images}
+    notes = list(listing.notes)
+    while len({p[0] for p in parts.values()}) == 1 and all(len(p) > 2 for p in parts.values()):
+        if next(iter(parts.values()))[0].lower() in SPLIT_NAMES:
+            break
+        parts = {name: p[1:] for name, p in parts.items()}
+    tops = {p[0] for p in parts.values() if len(p) > 1}
+    splits = {top for top in tops if top.lower() in SPLIT_NAMES}
+    in_classes = any(len(p) > 2 for p in parts.values() if p[0] in splits)
+    by_split = in_classes and (any(SPLIT_NAMES[top.lower()] == "train" for top in splits) or splits == tops)
+    depth = 1 if by_split else 0
+    kept = [name for name, p in parts.items() if len(p) > depth + 1 and (not by_split or p[0] in splits)]
+    left_out = Counter(
+        f"images in {p[0]}/, which is no split" if by_split and p[0] not in splits else "images in no class folder"
+        for p in (parts[name] for name in parts.keys() - set(kept))
+    )
+    if listing.others:
+        left_out["files that are not images"] = len(listing.others)
+    if not kept:
+        raise UserError(
+            f"{listing.path} holds {len(parts)} images in no class folder and without label files. Expected class/a.jpg, "
+            "train/class/a.jpg, or a.jpg with a.cls, a.json or a.txt."
+        )
+    if left_out:
+        counted = ", ".join(f"{count} {what}" for what, count in left_out.items())
+        notes.append(f"{listing.path.name}: left out: {counted}")
+    kept.sort(key=lambda name: (parts[name][depth], name))  # as class folders on a disk are read
+    labels: list[tuple[str, ...]] = [(parts[name][depth],) for name in kept]
+    roles = [SPLIT_NAMES[parts[name][0].lower()] for name in kept] if by_split else None
+    return _table(listing, kept, labels, False, None, roles, notes)
+
+
+def _table(
+    listing: _Listing,
+    names: list[str],
+    labels: list[tuple[str, ...]],
+    multilabel: bool,
+    classes: ClassList | None,
+    roles: list[str] | None,
+    notes: Sequence[str],
+) -> Table:
+    sources: list[ImageSource] = [listing.images[name] for name in names]
+    return Table(listing.path, "member", names, names, sources, labels, multilabel, classes, roles, tuple(notes))

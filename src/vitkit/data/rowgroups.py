@@ -1,0 +1,129 @@
+"""Images inside Parquet files, read when they are asked for: a row group at a time, the last ones kept."""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+from collections import OrderedDict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+__all__ = ["CACHE_BYTES", "ParquetCell", "open_parquet", "take_leaf"]
+
+CACHE_BYTES = 2**28  # of decoded row groups that a process keeps; one larger row group is kept alone
+
+
+class ParquetCell(NamedTuple):
+    """The image in one row. Neighbours are read with it and kept for a while: see `CACHE_BYTES`."""
+
+    path: str
+    row_group: int
+    row: int  # inside the row group
+    column: str  # dotted: image.bytes, or image
+
+    def read(self) -> bytes:
+        """The encoded image; where the row holds a path and no bytes, that file, relative to the table's folder.
+
+        Raises:
+            OSError: the file is gone, damaged or changed, or the row holds neither bytes nor a path.
+        """
+        found = _CACHE.read(self)
+        if found is None and self.column.endswith(".bytes"):
+            beside = _CACHE.read(self._replace(column=self.column.removesuffix("bytes") + "path"))
+            if beside:
+                try:
+                    return Path(self.path).parent.joinpath(os.fsdecode(beside)).read_bytes()
+                except ValueError:  # a zero byte
+                    raise OSError(errno.EINVAL, "the row's path is no path", self.path) from None
+        if found is None:
+            raise OSError(errno.ENODATA, "the row holds no image (null)", self.path)
+        return found
+
+
+class _RowGroups:
+    """Decoded columns of the row groups that were read last, in one process. Threads take turns."""
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget everything; also what a forked process does first, as its parent may hold the lock."""
+        self.lock = threading.Lock()
+        self.groups: OrderedDict[tuple[str, int, str], tuple[list[Any], int]] = OrderedDict()
+        self.files: OrderedDict[str, pq.ParquetFile] = OrderedDict()
+        self.held = 0
+
+    def read(self, cell: ParquetCell) -> bytes | None:
+        """One value, None where it is null."""
+        import pyarrow as pa
+
+        key = (cell.path, cell.row_group, cell.column)
+        with self.lock:
+            try:
+                if key in self.groups:
+                    self.groups.move_to_end(key)
+                else:
+                    self._load(key)
+            except (pa.ArrowException, OSError) as error:
+                if isinstance(error, OSError) and error.strerror:
+                    raise
+                reason = str(error).splitlines()[0]
+                raise OSError(errno.EIO, f"damaged or changed Parquet file: {reason}", cell.path) from None
+            chunks = self.groups[key][0]
+        row = cell.row
+        for chunk in chunks:
+            if row < len(chunk):
+                value = chunk[row].as_py()
+                return value.encode() if isinstance(value, str) else value
+            row -= len(chunk)
+        raise OSError(errno.EIO, "the Parquet file has fewer rows than when it was listed", cell.path)
+
+    def _load(self, key: tuple[str, int, str]) -> None:
+        path, group, column = key
+        file = self._open(path)
+        if group >= file.num_row_groups:
+            raise OSError(errno.EIO, "the Parquet file has fewer rows than when it was listed", path)
+        size = file.metadata.row_group(group).total_byte_size
+        while self.groups and self.held + size > CACHE_BYTES:  # make room first: the peak counts
+            self.held -= self.groups.popitem(last=False)[1][1]
+        # In batches: one array of a whole nested column cannot be longer than 2 GiB. One thread: workers are processes.
+        batches = file.iter_batches(1024, row_groups=[group], columns=[column], use_threads=False)
+        chunks = [take_leaf(batch, column) for batch in batches]
+        bytes_ = sum(chunk.nbytes for chunk in chunks)
+        self.groups[key] = (chunks, bytes_)
+        self.held += bytes_
+
+    def _open(self, path: str) -> pq.ParquetFile:
+        if path in self.files:
+            self.files.move_to_end(path)
+            return self.files[path]
+        while len(self.files) >= 16:
+            self.files.popitem(last=False)[1].close()
+        self.files[path] = open_parquet(path)
+        return self.files[path]
+
+
+_CACHE = _RowGroups()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_CACHE.reset)
+
+
+def open_parquet(path: str | Path) -> pq.ParquetFile:
+    """Open a file to read it in one thread, without reading ahead: neither outlives a fork."""
+    import pyarrow.parquet as pq
+
+    return pq.ParquetFile(path, pre_buffer=False)
+
+
+def take_leaf(batch: pa.RecordBatch, column: str) -> pa.Array:
+    """A dotted column of a batch; null where the struct around it is."""
+    import pyarrow.compute as pc
+
+    name, _, field = column.partition(".")
+    values = batch.column(name)
+    return pc.struct_field(values, field) if field else values
