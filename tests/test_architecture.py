@@ -32,7 +32,7 @@ ALLOWED = {
     ("report", "config"), ("console", "config"), ("checkpoint", "bundle"),
     ("finetuning", "recipes"), ("jobs", "finetuning"),
 }  # fmt: skip
-NEEDS_ORDER = ["arguments", "data", "backbone", "probe", "hooks", "training", "plan", "facts", "release"]
+NEEDS_ORDER = ["arguments", "data", "backbone", "probe", "hooks", "training", "plan", "classes", "facts", "release"]
 HEAVY = ("torch", "sklearn", "jinja2", "psutil", "numpy", "PIL", "safetensors")
 
 

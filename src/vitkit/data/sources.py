@@ -190,12 +190,17 @@ def match_classes(source: Source, classes: Sequence[str]) -> Source:
         )
     index = [list(classes).index(name) for name in source.classes]
     splits = {
-        split: [sample._replace(label=index[sample.label]) for sample in samples]
+        split: [
+            sample._replace(labels=tuple(sorted(index[label] for label in sample.labels)))
+            if source.multilabel
+            else sample._replace(label=index[sample.label])
+            for sample in samples
+        ]
         for split, samples in source.splits.items()
     }
     absent = [name for name in classes if name not in source.classes]
     notes = (*source.notes, f"no images of {len(absent)} of the model's classes: {_listed(absent)}") if absent else ()
-    return Source(source.name, tuple(classes), splits, notes or source.notes)
+    return Source(source.name, tuple(classes), splits, notes or source.notes, source.multilabel)
 
 
 def _visible_folders(folder: Path, left_out: Counter[str]) -> list[Path]:

@@ -16,10 +16,10 @@ from vitkit.data.containers import ImageSource
 from vitkit.data.pixels import ImageError, Preprocess
 from vitkit.data.sources import Sample
 from vitkit.engines.eager import EagerEngine, stream
-from vitkit.evals.classify import Scores, score
+from vitkit.evals.tasks import AnyScores, Task, make_task
 from vitkit.report import Row
 
-__all__ = ["SELECTION", "Scored", "classify_stream", "features_of", "rows", "score_samples"]
+__all__ = ["SELECTION", "Scored", "classify_stream", "features_of", "rows", "score_samples", "task_of"]
 
 
 SELECTION = "selection, optimistic"  # figures on data that chose the epoch, the release or the temperature
@@ -33,7 +33,8 @@ class Scored:
     logits: np.ndarray  # (n, O) float32
     probabilities: np.ndarray  # (n, O) float64, calibrated
     skipped: Sequence[tuple[str, str]]
-    scores: Scores
+    scores: AnyScores
+    targets: np.ndarray  # what the answers should be, see `Task.targets`
 
 
 def classify_stream(bundle: Bundle, sources: Sequence[ImageSource], workers: int) -> Iterator[np.ndarray | ImageError]:
@@ -67,8 +68,15 @@ def score_samples(
         raise UserError(f"none of the {len(samples)} images can be used; the first: {skipped[0][0]}: {skipped[0][1]}.")
     stacked = np.stack(logits)
     probabilities = bundle.probabilities(torch.from_numpy(stacked)).numpy()
-    labels = np.array([sample.label for sample in kept])
-    return Scored(kept, stacked, probabilities, skipped, score(probabilities, labels))
+    task = task_of(bundle)
+    wanted = task.targets(kept)
+    scores = task.score(probabilities, wanted, bundle.thresholds)
+    return Scored(kept, stacked, probabilities, skipped, scores, wanted)
+
+
+def task_of(bundle: Bundle) -> Task:
+    """What the bundle's answers are."""
+    return make_task(bundle.task, bundle.config.num_classes)
 
 
 def features_of(
@@ -96,15 +104,15 @@ def features_of(
 
 def rows(scored: Scored, task: str, dataset: str, model: str, label: str) -> list[Row]:
     """Result rows; ``label`` says why a figure is not that of new images, empty where it is."""
-    interval = scored.scores.top1_interval
+    intervals = scored.scores.intervals
     return [
         Row(
             task=task,
             dataset=dataset,
             metric=metric,
             value=value,
-            low=interval[0] if metric == "top1" else None,
-            high=interval[1] if metric == "top1" else None,
+            low=intervals[metric][0] if metric in intervals else None,
+            high=intervals[metric][1] if metric in intervals else None,
             n=scored.scores.n,
             model=model,
             label=label,

@@ -11,6 +11,7 @@ from typing import Any
 
 from vitkit.config import UserError, override, read_json
 from vitkit.data.pixels import FITS
+from vitkit.evals import multilabel
 from vitkit.evals.classify import METRICS
 from vitkit.models.vit import ViTConfig
 from vitkit.recipes.finetune import choose_recipe
@@ -30,7 +31,7 @@ class Arguments:
     image_size: tuple[int, int] | None = None
     fit: str = "auto"
     train: str = "all"
-    select_by: str = "top1"
+    select_by: str = "auto"
     seed: int = 0
     strict: bool = False
     workers: int = 1
@@ -65,8 +66,11 @@ def check_arguments(arguments: Arguments) -> None:
         raise UserError(f"--fit is {arguments.fit!r}; known: auto, {', '.join(FITS)}.")
     if arguments.train not in ("all", "head", "lora"):
         raise UserError(f"--train is {arguments.train!r}; known: all, head, lora.")
-    if arguments.select_by not in METRICS:
-        raise UserError(f"--select-by is {arguments.select_by!r}; known: {', '.join(METRICS)}.")
+    if arguments.select_by not in ("auto", *METRICS, *multilabel.METRICS):
+        raise UserError(
+            f"--select-by is {arguments.select_by!r}; known: {', '.join(METRICS)}; in multi-label data "
+            f"{', '.join(multilabel.METRICS)}."
+        )
     if arguments.epochs is not None and not 0 < arguments.epochs < math.inf:
         raise UserError(f"--epochs must be above 0, got {arguments.epochs}.")
     if not 0 <= arguments.seed < 2**63:

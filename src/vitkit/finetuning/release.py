@@ -9,17 +9,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
-from vitkit.bundle import Bundle
+from vitkit.bundle import MULTI, SEPARATOR, Bundle
 from vitkit.checkpoint import TrainState
 from vitkit.config import write_file, write_json
 from vitkit.console import Console, percent
 from vitkit.data.pixels import Preprocess
-from vitkit.evals.calibration import fit_temperature
 from vitkit.evals.linear import Probe
 from vitkit.evals.scoring import SELECTION, Scored, score_samples
+from vitkit.evals.tasks import Task
 from vitkit.finetuning.arguments import Arguments
 from vitkit.finetuning.backbone import describe_size, with_new_head
 from vitkit.finetuning.data import TaskData
@@ -32,23 +31,23 @@ from vitkit.zoo.load import resize
 __all__ = ["finish", "probe_candidate", "release", "tuned_candidate"]
 
 
-def probe_candidate(backbone: Bundle, probe: Probe, record: Preprocess) -> Bundle:
+def probe_candidate(backbone: Bundle, probe: Probe, record: Preprocess, task: Task) -> Bundle:
     model = with_new_head(backbone, len(probe.bias))
     model.head.load_state_dict({"weight": probe.weight, "bias": probe.bias})  # type: ignore[union-attr]
-    return Bundle(model.eval(), record)
+    return Bundle(model.eval(), record, task=task.name)
 
 
-def tuned_candidate(state: TrainState, record: Preprocess) -> Bundle:
+def tuned_candidate(state: TrainState, record: Preprocess, task: Task) -> Bundle:
     """The best weights, merged, at the size the released model runs at."""
     model = VisionTransformer(dataclasses.replace(state.model.config, drop_path=0.0))
     model.load_state_dict(plain_state(state.best_weights))
-    return Bundle(resize(model, record.image_size), record)
+    return Bundle(resize(model, record.image_size), record, task=task.name)
 
 
 def release(
     candidates: dict[str, Bundle], backbone: Bundle, data: TaskData, arguments: Arguments, console: Console
 ) -> Bundle:
-    """Score both candidates on the validation part, keep the better, fit its temperature."""
+    """Score both candidates on the validation part, keep the better, fit its temperature (and thresholds)."""
     scored: dict[str, Scored] = {}
     for name, bundle in candidates.items():
         scored[name] = score_samples(bundle, data.splits.val, console, f"validating {name}")
@@ -61,8 +60,7 @@ def release(
     reason = f"Released: the {name} model (validation {metric}, {SELECTION}: {figures}).{worse}"
     console.say(f"release   {reason}")
     bundle = candidates[name]
-    labels = np.array([sample.label for sample in scored[name].samples])
-    bundle.temperature = fit_temperature(scored[name].logits, labels)
+    bundle.temperature, bundle.thresholds = data.task.calibrate(scored[name].logits, scored[name].targets)
     bundle.classes = data.source.classes
     bundle.source = backbone.source
     bundle.licence = backbone.licence
@@ -70,7 +68,13 @@ def release(
         "released": name,
         "reason": reason,
         "candidates": {
-            other: {"val": dict(result.values), "n": result.n, "label": SELECTION} for other, result in scores.items()
+            other: {
+                "val": dict(result.values),
+                "interval": list(result.intervals[data.task.headline]),
+                "n": result.n,
+                "label": SELECTION,
+            }
+            for other, result in scores.items()
         },
     }
     return bundle
@@ -102,7 +106,7 @@ def finish(run: Path, bundle: Bundle, facts: RunFacts, console: Console) -> dict
     headline = report["headline"]
     label = f", {headline['label']}" if headline["label"] else ""
     console.say(
-        f"result    {headline['split']} top-1 {percent(headline['value'])} "
+        f"result    {headline['split']} {data.task.shown} {percent(headline['value'])} "
         f"[{percent(headline['low'])}, {percent(headline['high'])}] on {headline['n']} images{label}"
     )
     console.say(f"bundle    {run / 'model'}")
@@ -124,7 +128,7 @@ def _write_predictions(run: Path, bundle: Bundle, results: Mapping[str, Scored])
     for split, result in results.items():
         for sample, row in zip(result.samples, result.probabilities, strict=True):
             best = bundle.top(torch.from_numpy(row), 1)
-            writer.writerow(
-                [split, sample.name, bundle.class_name(sample.label), best.classes[0], best.probabilities[0]]
-            )
+            truth = sample.labels if bundle.task == MULTI else (sample.label,)
+            label = SEPARATOR.join(bundle.class_name(index) for index in truth)
+            writer.writerow([split, sample.name, label, best.answer, best.probability])
     write_file(run / "predictions.csv", text.getvalue().encode("utf-8", "surrogateescape"))

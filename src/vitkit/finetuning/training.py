@@ -8,12 +8,11 @@ from pathlib import Path
 from vitkit.checkpoint import TrainState, has_checkpoint, load_checkpoint
 from vitkit.console import Console
 from vitkit.data.loader import training_batches
-from vitkit.data.subsets import Splits
 from vitkit.finetuning.arguments import Arguments
+from vitkit.finetuning.data import TaskData
 from vitkit.finetuning.hooks import RunHooks
 from vitkit.models.lora import add_lora
 from vitkit.models.vit import VisionTransformer
-from vitkit.objectives.classify import Classify
 from vitkit.recipes.finetune import FinetuneRecipe, Plan
 from vitkit.train import start, train
 from vitkit.zoo.load import resize
@@ -36,7 +35,7 @@ def trainable_copy(model: VisionTransformer, what: str, recipe: FinetuneRecipe, 
 
 
 def run_training(
-    run: Path, arguments: Arguments, plan: Plan, model: VisionTransformer, splits: Splits, console: Console
+    run: Path, arguments: Arguments, plan: Plan, model: VisionTransformer, data: TaskData, console: Console
 ) -> tuple[TrainState, RunHooks]:
     config = plan.train
     state = start(trainable_copy(model, arguments.train, plan.recipe, arguments.seed), config)
@@ -45,14 +44,15 @@ def run_training(
         load_checkpoint(folder, state)
         console.say(f"resume    from step {state.step} of {config.steps}")
     batches = training_batches(
-        splits.train,
+        data.splits.train,
         dataclasses.replace(plan.preprocess, image_size=plan.recipe.train_size),
         plan.augment(),
         batch_size=config.batch_size,
         steps=range(state.step, config.steps),
         seed=arguments.seed,
         workers=arguments.workers,
+        outputs=data.task.outputs,
     )
-    with RunHooks(run, plan, splits.val, arguments.select_by, state, console) as hooks:
-        train(state, config, Classify(plan.recipe.smoothing), batches, hooks)
+    with RunHooks(run, plan, data.splits.val, data.task, arguments.select_by, state, console) as hooks:
+        train(state, config, data.task.objective(plan.recipe.smoothing), batches, hooks)
     return state, hooks

@@ -16,6 +16,7 @@ from typing import Any
 from vitkit.config import UserError, read_json, write_json
 from vitkit.console import Console
 from vitkit.data.loader import spare_cores
+from vitkit.evals.tasks import check_metric
 from vitkit.finetuning.arguments import Arguments, absolute, check_arguments, read_arguments
 from vitkit.finetuning.backbone import choose_preprocess, load_backbone, with_new_head
 from vitkit.finetuning.data import read_data, write_inputs
@@ -50,7 +51,7 @@ def finetune(
     image_size: int | tuple[int, int] | None = None,
     fit: str = "auto",
     train: str = "all",
-    select_by: str = "top1",
+    select_by: str = "auto",
     seed: int = 0,
     strict: bool = False,
     workers: int | None = None,
@@ -73,7 +74,8 @@ def finetune(
         image_size: the size to run at, one number or (height, width), instead of the model's own.
         fit: auto | crop | squash | pad.
         train: all | head | lora.
-        select_by: metric that chooses the kept weights: top1, balanced_accuracy, macro_f1 or nll.
+        select_by: metric that chooses the kept weights: top1 (the default), balanced_accuracy, macro_f1 or nll; in
+            multi-label data map (the default), micro_f1, macro_f1 or nll.
         seed: of the split and of training; equal seeds give equal results, whatever the number of workers.
         strict: fail on the first file that cannot be used, instead of listing it.
         workers: processes that prepare images; None for as many as this machine has cores to spare.
@@ -89,7 +91,7 @@ def finetune(
     console = console or Console()
     if resume is not None:
         given = (data, model, out, val, budget, epochs, image_size, settings, overrides, plan)
-        if any(given) or (fit, train, select_by, seed, strict) != ("auto", "all", "top1", 0, False):
+        if any(given) or (fit, train, select_by, seed, strict) != ("auto", "all", "auto", 0, False):
             raise UserError("--resume takes everything from the run it goes on with; leave the other arguments out.")
         run = Path(resume)
         arguments, command = read_arguments(run)
@@ -125,19 +127,20 @@ def finetune(
 def _run(run: Path, arguments: Arguments, stored_plan: Path | None, command: str, console: Console) -> FinetuneResult:
     began = time.perf_counter()
     data = read_data(arguments, stored_plan, console)
+    arguments = dataclasses.replace(arguments, select_by=check_metric(data.task, arguments.select_by))
     backbone, pretrained = load_backbone(arguments, data, console)
     record, fit_reason = choose_preprocess(arguments, backbone, data, console)
     write_inputs(run, arguments, command, data)
 
-    probed = run_probe(backbone, record, data.splits, arguments, console)
-    model = with_new_head(backbone, len(data.source.classes))
+    probed = run_probe(backbone, record, data, arguments, console)
+    model = with_new_head(backbone, len(data.source.classes), data.task.head_bias(data.task.targets(data.splits.train)))
     chosen = make_plan(arguments, stored_plan, model, record, fit_reason, data, probed, pretrained, began, console)
     write_json(run / "plan.json", chosen.to_dict())
-    state, hooks = run_training(run, arguments, chosen, model, data.splits, console)
+    state, hooks = run_training(run, arguments, chosen, model, data, console)
 
     candidates = {
-        "linear probe": probe_candidate(backbone, probed.probe, record),
-        "fine-tuned": tuned_candidate(state, record),
+        "linear probe": probe_candidate(backbone, probed.probe, record, data.task),
+        "fine-tuned": tuned_candidate(state, record, data.task),
     }
     bundle = release(candidates, backbone, data, arguments, console)
     facts = RunFacts(arguments, command, chosen, data, probed, state, hooks, began)

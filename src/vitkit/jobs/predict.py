@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
-from vitkit.bundle import Bundle, Prediction
+from vitkit.bundle import MULTI, Bundle, Prediction
 from vitkit.config import UserError, did_you_mean
 from vitkit.console import Console
 from vitkit.data.pixels import IMAGE_SUFFIXES, ImageError
@@ -52,7 +52,7 @@ def predict(
         model: a bundle, a bundle folder or a checkpoint file.
         paths: files, folders (searched to the bottom) and glob patterns.
         out: ``.csv`` or ``.jsonl`` file; what could not be read goes to ``<out>.skipped.csv``.
-        top: classes per image.
+        top: classes per image, by rank; a multi-label model's answer has as many as reach their thresholds.
         strict: fail on the first file that cannot be used, instead of listing it.
         stream: where CSV rows go without ``out``; without either, predictions are returned.
 
@@ -75,6 +75,7 @@ def predict(
     for note in bundle.notes:
         console.warn(note)
     top = min(top, bundle.config.num_classes or 1)
+    multilabel = bundle.task == MULTI
     skipped: list[tuple[str, str]] = []
 
     def results() -> Iterator[tuple[str, Prediction]]:
@@ -93,9 +94,9 @@ def predict(
         return PredictResult(predictions, len(predictions), skipped)
     if out is None:
         assert stream is not None
-        written = _write(results(), stream, top, "csv")
+        written = _write(results(), stream, top, "csv", multilabel)
     else:
-        written = _write_file(results(), Path(out), top)
+        written = _write_file(results(), Path(out), top, multilabel)
         _list_skipped(Path(out), skipped)
         console.say(f"wrote {out}: {written} predicted, {len(skipped)} skipped")
     if not written:
@@ -146,13 +147,13 @@ def expand_paths(given: Sequence[str | Path], ignored: Counter[str]) -> list[Pat
     return images
 
 
-def _write_file(results: Iterator[tuple[str, Prediction]], out: Path, top: int) -> int:
+def _write_file(results: Iterator[tuple[str, Prediction]], out: Path, top: int, multilabel: bool) -> int:
     kind = out.suffix.lower().removeprefix(".")
     if out.exists() and not out.is_file():
         kind = kind or "csv"  # a device or pipe
     if kind not in ("csv", "jsonl"):
         raise UserError(f"{out}: predictions are written as .csv or .jsonl.")
-    return _guard(out, lambda file: _write(results, file, top, kind))
+    return _guard(out, lambda file: _write(results, file, top, kind, multilabel))
 
 
 def _guard(out: Path, write: Callable[[TextIO], int]) -> int:
@@ -173,18 +174,23 @@ def _guard(out: Path, write: Callable[[TextIO], int]) -> int:
         ) from None
 
 
-def _write(results: Iterator[tuple[str, Prediction]], file: TextIO, top: int, kind: str) -> int:
-    count = 0
+def _write(results: Iterator[tuple[str, Prediction]], file: TextIO, top: int, kind: str, multilabel: bool) -> int:
+    count, first = 0, 1 if multilabel and top > 1 else 2  # a set of classes is not the first of them
     if kind == "csv":
         writer = csv.writer(file, lineterminator="\n")
-        more = [f"{name}_{rank}" for rank in range(2, top + 1) for name in ("prediction", "probability")]
+        more = [f"{name}_{rank}" for rank in range(first, top + 1) for name in ("prediction", "probability")]
         writer.writerow(["path", "prediction", "probability", *more])
     for path, prediction in results:
         pairs = list(zip(prediction.classes, prediction.probabilities, strict=True))
         if kind == "csv":
-            writer.writerow([path, *(value for pair in pairs for value in pair)])
+            ranked = (value for pair in pairs[first - 1 :] for value in pair)
+            writer.writerow([path, prediction.answer, prediction.probability, *ranked])
         else:
-            line = {"path": path, "prediction": pairs[0][0], "probability": pairs[0][1]}
+            line: dict[str, Any] = {
+                "path": path, "prediction": prediction.answer, "probability": prediction.probability,
+            }  # fmt: skip
+            if prediction.labels is not None:
+                line["labels"] = list(prediction.labels)
             if top > 1:
                 line["top"] = [{"class": name, "probability": p} for name, p in pairs]
             file.write(json.dumps(line, ensure_ascii=False) + "\n")
