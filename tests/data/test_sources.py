@@ -208,3 +208,12 @@ def test_a_folder_of_training_is_train(tmp_path: Path) -> None:
         write_images(tmp_path / "data" / split / "red", (200, 0, 0), 2, 0)
         write_images(tmp_path / "data" / split / "blue", (0, 0, 200), 2, 0)
     assert set(read_source(tmp_path / "data").splits) == {"train", "test"}
+
+
+def test_multi_label_classes_are_matched_by_name_too() -> None:
+    samples = [Sample("a", b"", -1, (0, 1)), Sample("b", b"", -1, ()), Sample("c", b"", -1, (1,))]
+    source = Source("tags", ("b", "c"), {"test": samples}, multilabel=True)
+    matched = match_classes(source, ["c", "a", "b"])
+    assert matched.multilabel
+    assert [sample.labels for sample in matched.splits["test"]] == [(0, 2), (), (0,)]
+    assert {sample.label for sample in matched.splits["test"]} == {-1}
