@@ -98,13 +98,26 @@ def test_intervals_hold_the_value_repeat_and_shrink_with_more_images() -> None:
 
 def test_the_interval_of_map_is_that_of_redrawing_the_images_one_by_one() -> None:
     p, t = draws(3, n=40, classes=2)
-    (low, high) = score_multilabel(p, t).intervals["map"]
+    scores = score_multilabel(p, t)
+    low, high = scores.intervals["map"]
     rng = np.random.default_rng(7)
     drawn = []
     for _ in range(3000):
         part = rng.integers(0, len(p), len(p))
         drawn.append(np.nanmean(average_precision(p[part], t[part] > 0)))
-    np.testing.assert_allclose((low, high), np.quantile(drawn, (0.025, 0.975)), atol=0.03)
+    moved = scores.values["map"] - np.mean(drawn)
+    np.testing.assert_allclose((low, high), np.minimum(1, np.quantile(drawn, (0.025, 0.975)) + moved), atol=0.03)
+
+
+def test_the_interval_holds_the_value_also_over_many_classes() -> None:
+    rng = np.random.default_rng(0)
+    t = rng.random((100, 400)) < 0.05
+    t[0] = True
+    scores = score_multilabel(rng.random((100, 400)), t)
+    low, high = scores.intervals["map"]
+    assert low < scores.values["map"] < high
+    perfect = score_multilabel(t * 0.9 + 0.05, t)
+    assert perfect.intervals["map"] == (1.0, 1.0)
 
 
 def test_a_threshold_is_the_best_f1_of_all_cuts() -> None:

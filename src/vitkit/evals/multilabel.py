@@ -24,7 +24,7 @@ class MultiScores:
 
     n: int
     values: Mapping[str, float]  # map, micro_f1, macro_f1, exact_match, macro_auroc (where there is one), nll
-    intervals: Mapping[str, tuple[float, float]]  # 95 %: percentiles of a seeded bootstrap over images
+    intervals: Mapping[str, tuple[float, float]]  # 95 %, of a seeded bootstrap over images
     thresholds: tuple[float, ...]  # (O,) a class is predicted at this probability or above
     positives: Array
     average_precision: Array
@@ -88,7 +88,7 @@ def score_multilabel(probabilities: Array, targets: Array, thresholds: tuple[flo
         **({} if np.isnan(areas).all() else {"macro_auroc": float(np.nanmean(areas))}),
         "nll": _nll(probabilities, truth),
     }
-    intervals = _bootstrap(probabilities, truth, predicted)
+    intervals = _bootstrap(probabilities, truth, predicted, values)
     return MultiScores(
         n, values, intervals, tuple(chosen), positives, precisions, areas, precision, recall, f1, missed.T @ wrong
     )
@@ -164,10 +164,14 @@ def _nll(probabilities: Array, truth: Array) -> float:
     return float(-np.log(np.maximum(own, np.finfo(np.float64).tiny)).mean())
 
 
-def _bootstrap(probabilities: Array, truth: Array, predicted: Array) -> dict[str, tuple[float, float]]:
-    """95 % percentile intervals over `RESAMPLES` draws of n images with replacement, always the same draws for n images.
+def _bootstrap(
+    probabilities: Array, truth: Array, predicted: Array, values: Mapping[str, float]
+) -> dict[str, tuple[float, float]]:
+    """95 % intervals from `RESAMPLES` draws of n images with replacement, always the same draws for n images.
 
-    A draw without positives of a class leaves the class out of its means, as the metrics do.
+    They are the draws' percentiles, moved so that the draws' mean lies on the value: a draw holds some images twice, which
+    raises average precision a little, and over many classes by more than the interval is wide. A draw without positives of
+    a class leaves the class out of its means, as the metrics do.
     """
     n, O = truth.shape
     rng = np.random.default_rng([n, RESAMPLES])
@@ -188,6 +192,10 @@ def _bootstrap(probabilities: Array, truth: Array, predicted: Array) -> dict[str
             found["macro_f1"].append(np.where(present, f1, 0).sum(1) / kept)
             found["micro_f1"].append(2 * hits.sum(1) / sums.sum(1))
         found["exact_match"].append(weights @ hit / n)
-    # A draw without any positive image has no mAP; it says nothing about it.
-    quantiles = {name: np.nanquantile(np.concatenate(parts), (0.025, 0.975)) for name, parts in found.items()}
-    return {name: (float(low), float(high)) for name, (low, high) in quantiles.items()}
+    intervals = {}
+    for name, parts in found.items():
+        results = np.concatenate(parts)
+        results = results[np.isfinite(results)]  # a draw without any positive image has no mAP
+        low, high = np.quantile(results, (0.025, 0.975)) + (values[name] - results.mean())
+        intervals[name] = (min(max(0.0, float(low)), values[name]), max(min(1.0, float(high)), values[name]))
+    return intervals
