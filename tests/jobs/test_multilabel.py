@@ -152,10 +152,10 @@ def test_an_answer_is_all_classes_at_their_threshold_and_its_least_probability(
     trained: tuple[Any, Path, Source],
 ) -> None:
     bundle = dataclasses.replace(Bundle.read(trained[0].bundle), thresholds=(0.2, 0.5, 0.9))
-    both = bundle.top(torch.tensor([0.2, 0.7, 0.8]).double(), 1)
+    both = bundle.top(torch.tensor([0.2, 0.7, 0.8], dtype=torch.float64), 1)
     assert (both.answer, both.labels, both.probability) == ("disc|square", ("disc", "square"), 0.2)
     assert (both.classes, both.probabilities) == (("stripe",), (0.8,))
-    none = bundle.top(torch.tensor([0.1, 0.4, 0.8]).double(), 2)
+    none = bundle.top(torch.tensor([0.1, 0.4, 0.8], dtype=torch.float64), 2)
     assert (none.answer, none.labels, none.probability) == ("", (), 0.8)
 
 
@@ -210,12 +210,11 @@ def test_a_stopped_run_resumes_and_equal_seeds_give_equal_weights(
         assert (tmp_path / "run" / "model" / name).read_bytes() == (trained[0].bundle / name).read_bytes()
 
 
-@pytest.mark.parametrize("metric", ["macro_f1", "nll"])
-def test_a_run_selects_by_the_metric_that_was_asked_for(metric: str, named: dict[str, Source], tmp_path: Path) -> None:
+def test_a_run_selects_by_the_metric_that_was_asked_for(named: dict[str, Source], tmp_path: Path) -> None:
     named["shapes"] = shapes(train=48, test=0)
-    result = run(tmp_path / "run", select_by=metric, epochs=1)
-    assert f"validation {metric}, selection" in result.facts["release"]["reason"]
-    assert result.facts["arguments"]["select_by"] == metric
+    result = run(tmp_path / "run", select_by="macro_f1", epochs=1)
+    assert "validation macro_f1, selection" in result.facts["release"]["reason"]
+    assert result.facts["arguments"]["select_by"] == "macro_f1"
     assert result.headline["label"] == "selection, optimistic"
 
 
