@@ -41,6 +41,7 @@ NEEDS_ORDER = [
     "hooks",
     "training",
     "plan",
+    "classes",
     "folds",
     "facts",
     "release",

@@ -92,7 +92,8 @@ def test_the_json_says_everything_a_command_needs(saved: Path) -> None:
     assert "blé" in text  # readable, not escaped
     config = json.loads(text)
     assert config["format"] == "vitkit-bundle"
-    assert config["format_version"] == FORMAT_VERSION == 1
+    assert config["format_version"] == 1 <= FORMAT_VERSION  # what an older reader can say rightly stays in its format
+    assert config["task"] == "single-label"
     assert config["classes"] == list(NAMES)
     assert config["calibration"] == {"temperature": 1.2345678901234567}
     assert config["preprocess"]["fit"] == "pad"
@@ -174,7 +175,7 @@ def edit(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
 @pytest.mark.parametrize(
     ("change", "found"),
     [
-        (lambda c: c.update(format_version=2, vitkit_version="9.0"), r"bundle format 2.*reads up to 1.*vitkit 9\.0"),
+        (lambda c: c.update(format_version=3, vitkit_version="9.0"), r"bundle format 3.*reads up to 2.*vitkit 9\.0"),
         (lambda c: c.update(format_version="1"), "bundle format 1"),
         (lambda c: c.update(format="other"), "not a vitkit bundle"),
         (lambda c: c.pop("format"), "not a vitkit bundle"),

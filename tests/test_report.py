@@ -75,7 +75,7 @@ def make_facts(classes: list[str], *, test: bool = True, trained: bool = True) -
             "unsure": [{"name": "test/b.png", "label": classes[0], "prediction": classes[0], "probability": 0.4}],
         },
         "balance": {"weights": None, "reason": "not needed"},
-        "selected_by": "top1",
+
         "data": {
             "name": "photos",
             "summary": f"{20 * k} images of {k} classes",
@@ -209,6 +209,32 @@ def test_names_with_html_are_escaped_everywhere(tmp_path: Path) -> None:
     assert "<script" not in page
     assert "&lt;b&gt;x&lt;/b&gt;" in page
     assert_well_formed(page)
+
+
+def test_a_multi_label_page_shows_classes_with_thresholds_and_no_confusion_matrix(tmp_path: Path) -> None:
+    nasty = "<b>x</b>"
+    facts = make_facts(["cat", "dog", nasty])
+    figures = {"average_precision": 0.8, "auroc": 0.9, "threshold": 0.375, "precision": 0.7, "recall": 0.6, "f1": 0.65}
+    facts["per_class"] = [{"name": name, "n": 10, **figures} for name in facts["classes"]]
+    facts["per_class"][0].update(average_precision=None, n=0)
+    facts["per_class"][2].update(average_precision=0.123)
+    del facts["confusion"]
+    misses = [{"missed": nasty, "predicted": "dog", "count": 3, "of": 10}]
+    facts.update(task="multi-label", misses=misses, few_positives=10)
+    facts["headline"]["metric"] = "map"
+    facts["probe"] = {"images": 24, "penalty": 0.01, "cv_map": 0.8, "val_map": 0.8, "mirrored_val_map": 0.8}
+    facts["curves"]["evaluations"] = [{"step": 20, "map": 0.5, "nll": 1.0}]
+    page = page_of(facts, tmp_path)
+    assert_well_formed(page)
+    seen = text_of(page)
+    assert "Mean average precision (mAP) on the test split 90.0 %" in seen
+    assert "dog 8 10 80.0 % 90.0 % 0.375 70.0 % 60.0 % 65.0 %" in seen
+    assert "cat 8 0 – " in seen
+    assert seen.index(f"{nasty} 8 10") < seen.index("dog 8 10") < seen.index("cat 8 0")  # weakest first, unknown last
+    assert f"{nasty} dog 3 of 10" in seen
+    assert "mAP 80.0 % there" in seen
+    for absent in ("Confusion matrix", "Top-1", "top-1 accuracy per step", "Wilson"):
+        assert absent not in seen
 
 
 def test_the_page_refers_to_nothing_outside_itself(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """The model bundle: a folder that says everything a command needs to use a model.
 
     model.safetensors   tensors only
-    config.json         model, preprocessing, classes, calibration, source and licence of the weights, format version
+    config.json         task, model, preprocessing, classes, calibration, source and licence of the weights, format version
     unknown.safetensors what tells images unlike the training images (where there was enough held-out data)
     training.json       recipe, data fingerprint and metrics of the run that made it (where there was one)
 
@@ -29,10 +29,25 @@ if TYPE_CHECKING:
 
     from vitkit.models.vit import VisionTransformer, ViTConfig
 
-__all__ = ["FORMAT_VERSION", "Bundle", "Outputs", "Prediction", "is_bundle", "read_bundle_config", "read_tensors"]
+__all__ = [
+    "FORMAT_VERSION",
+    "MULTI",
+    "SEPARATOR",
+    "SINGLE",
+    "Bundle",
+    "Outputs",
+    "Prediction",
+    "calibrated",
+    "is_bundle",
+    "read_bundle_config",
+    "read_tensors",
+]
 
 FORMAT = "vitkit-bundle"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # the newest read; each bundle is written in the oldest that can say all of it
+SINGLE, MULTI = "single-label", "multi-label"  # tasks: each image has one class, or any number of them
+OLDEST = {SINGLE: 1, MULTI: 2}  # a reader of format 1 knows no task and would take a multi-label model's softmax
+SEPARATOR = "|"  # between the classes of one image, in files
 
 
 @dataclass(frozen=True)
@@ -42,6 +57,20 @@ class Prediction:
     classes: tuple[str, ...]
     probabilities: tuple[float, ...]
     unknown: bool | None = None  # unlike the training images; None: the model cannot tell
+    labels: tuple[str, ...] | None = (
+        None  # multi-label: all classes that reach their threshold, in the order of classes
+    )
+    least: float | None = None  # the lowest probability among ``labels``; None where there are none
+
+    @property
+    def answer(self) -> str:
+        """The class; in a multi-label prediction all of ``labels`` joined by ``|``, empty where there are none."""
+        return self.classes[0] if self.labels is None else SEPARATOR.join(self.labels)
+
+    @property
+    def probability(self) -> float:
+        """Of the answer; in a multi-label prediction of its least probable class, or the highest of all where it is empty."""
+        return self.probabilities[0] if self.least is None else self.least
 
 
 class Outputs(NamedTuple):
@@ -58,13 +87,15 @@ class Bundle:
     model: VisionTransformer
     preprocess_record: Preprocess | None
     classes: tuple[str, ...] | None = None
-    temperature: float = 1.0  # logits are divided by it before the softmax
+    temperature: float = 1.0  # logits are divided by it before the softmax or sigmoid
     source: str = ""  # where the weights came from, one line
     licence: str = "unknown"
     training: Mapping[str, Any] = field(default_factory=dict)  # recipe, data, metrics: written beside the config
     notes: tuple[str, ...] = ()  # what loading assumed or found, for the user to read
     unknown: Unknown | None = None
     run: Callable[[Tensor], Outputs] | None = None
+    task: str = SINGLE
+    thresholds: tuple[float, ...] | None = None  # multi-label: of each class; None until they were chosen
 
     @property
     def config(self) -> ViTConfig:
@@ -92,17 +123,30 @@ class Bundle:
 
     def probabilities(self, logits: Tensor) -> Tensor:
         """Calibrated probabilities (B, O) of logits (B, O), in float64 so that they print alike everywhere."""
-        return (logits.double() / self.temperature).softmax(dim=-1)
+        return calibrated(logits, self.temperature, self.task)
 
     def class_name(self, index: int) -> str:
         """The name of a class, its index where classes have no names."""
         return self.classes[index] if self.classes else str(index)
 
     def top(self, probabilities: Tensor, top: int) -> Prediction:
-        """The ``top`` most probable classes of one image, probabilities (O,); the lower index wins a tie."""
+        """The ``top`` most probable classes of one image, probabilities (O,); the lower index wins a tie.
+
+        A multi-label model also says which classes reach their threshold, however many they are.
+        """
         values, order = probabilities.sort(descending=True, stable=True)
         keep = order[: max(1, top)].tolist()
-        return Prediction(tuple(self.class_name(i) for i in keep), tuple(values[: len(keep)].tolist()))
+        best = tuple(self.class_name(i) for i in keep), tuple(values[: len(keep)].tolist())
+        if self.task != MULTI:
+            return Prediction(*best)
+        thresholds = self._cuts()
+        found = [(i, p) for i, p in enumerate(probabilities.tolist()) if p >= thresholds[i]]
+        names = tuple(self.class_name(i) for i, _ in found)
+        return Prediction(*best, labels=names, least=min((p for _, p in found), default=None))
+
+    def _cuts(self) -> tuple[float, ...]:
+        """The threshold of each class of a multi-label model: 0.5 where none was chosen."""
+        return self.thresholds or (0.5,) * self.config.num_classes
 
     def answer(self, outputs: Outputs, top: int) -> Prediction:
         """The prediction for one image, from its logits (O,) and features (D,)."""
@@ -155,12 +199,16 @@ class Bundle:
         data = save(tensors)
         config = {
             "format": FORMAT,
-            "format_version": FORMAT_VERSION,
+            "format_version": OLDEST[self.task],
             "vitkit_version": __version__,
+            "task": self.task,
             "model": dataclasses.asdict(self.config),
             "preprocess": dataclasses.asdict(self.preprocess_record) if self.preprocess_record else None,
             "classes": list(self.classes) if self.classes else None,
-            "calibration": {"temperature": self.temperature},
+            "calibration": {
+                "temperature": self.temperature,
+                **({"thresholds": list(self._cuts())} if self.task == MULTI else {}),
+            },
             "unknown": self.unknown
             and {"threshold": self.unknown.threshold, "false_alarms": FALSE_ALARMS, "held_out": self.unknown.held_out},
             "weights": {
@@ -196,6 +244,9 @@ class Bundle:
         classes = config["classes"]
         if classes is not None and len(classes) != model.config.num_classes:
             raise UserError(f"{folder}: {len(classes)} class names for a head of {model.config.num_classes} classes.")
+        thresholds = config["calibration"].get("thresholds")
+        if thresholds is not None and len(thresholds) != model.config.num_classes:
+            raise UserError(f"{folder}: {len(thresholds)} thresholds for a head of {model.config.num_classes} classes.")
         record = config["preprocess"] and from_dict(
             Preprocess, config["preprocess"], f"{folder}/config.json: preprocess"
         )
@@ -211,6 +262,8 @@ class Bundle:
             licence=config["weights"]["licence"],
             training=read_json(training) if training.exists() else {},
             unknown=_read_unknown(folder, config.get("unknown"), model.config.feature_dim),
+            task=config.get("task", SINGLE),
+            thresholds=tuple(map(float, thresholds)) if thresholds else None,
         )
 
 
@@ -232,6 +285,21 @@ def _read_unknown(folder: Path, facts: Any, width: int) -> Unknown | None:
     if shapes != {"mean": (width,), "whitening": (width, width)}:
         raise UserError(f"{folder}/unknown.safetensors does not fit features of width {width}: {shapes}.")
     return Unknown(tensors["mean"].numpy(), tensors["whitening"].numpy(), threshold, held_out)
+
+
+def calibrated(logits: Tensor, temperature: float, task: str) -> Tensor:
+    """Probabilities (B, O) in float64 of logits (B, O): softmax over the classes, or a sigmoid of each.
+
+    Row by row where it is a sigmoid: how vectors share out a larger tensor may change its last digits, and an image's
+    probabilities are to be the same whatever is beside it.
+    """
+    scaled = logits.double() / temperature
+    if task != MULTI:
+        return scaled.softmax(dim=-1)
+    result = scaled.clone()
+    for row in result:
+        row.copy_(row.clone().sigmoid())
+    return result
 
 
 def is_bundle(folder: Path) -> bool:
@@ -268,6 +336,7 @@ def read_bundle_config(folder: Path) -> dict[str, Any]:
         missing += [f"{part}.{name}" for name in fields if part not in missing and name not in config[part]]
     if missing:
         raise UserError(f"{folder}/config.json lacks {', '.join(missing)}; the bundle is incomplete, make it again.")
+    _check_task(folder, config)
     temperature, classes = config["calibration"]["temperature"], config["classes"]
     if type(temperature) not in (int, float) or not 0 < temperature < math.inf:
         raise UserError(f"{folder}/config.json: temperature must be a number above 0, got {temperature!r}.")
@@ -279,6 +348,28 @@ def read_bundle_config(folder: Path) -> dict[str, Any]:
     if config["preprocess"] is not None and not isinstance(config["preprocess"], dict):
         raise UserError(f"{folder}/config.json: preprocess must hold named values, got {config['preprocess']!r:.80}.")
     return config
+
+
+def _check_task(folder: Path, config: Mapping[str, Any]) -> None:
+    """Format 1 may name no task: its bundles are single-label."""
+    task = config.get("task", SINGLE if config["format_version"] == 1 else None)
+    if task not in OLDEST or OLDEST[task] > config["format_version"]:
+        known = ", ".join(name for name, oldest in OLDEST.items() if oldest <= config["format_version"])
+        raise UserError(
+            f"{folder}/config.json: the task is {task!r}; in bundle format {config['format_version']}: {known}."
+        )
+    thresholds = config["calibration"].get("thresholds")
+    if (thresholds is not None) != (task == MULTI):
+        raise UserError(
+            f"{folder}/config.json: calibration.thresholds belongs to {MULTI} models and to no others; this is a {task} one. "
+            "The bundle is incomplete, make it again."
+        )
+    if task == MULTI and not (
+        isinstance(thresholds, list) and all(type(t) in (int, float) and 0 <= t <= 1 for t in thresholds)
+    ):
+        raise UserError(
+            f"{folder}/config.json: thresholds must be a list of numbers between 0 and 1, got {thresholds!r:.80}."
+        )
 
 
 def read_tensors(path: Path, sha256: str | None = None) -> dict[str, Tensor]:

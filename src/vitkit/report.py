@@ -19,7 +19,8 @@ __all__ = ["Row", "versions", "write_report"]
 
 RATES = {
     "top1": "top-1 accuracy", "top5": "top-5 accuracy", "balanced_accuracy": "balanced accuracy", "macro_f1": "macro F1",
-    "ece": "calibration error", "unknown_rate": "flagged as unknown",
+    "ece": "calibration error", "unknown_rate": "flagged as unknown", "map": "mAP", "micro_f1": "micro F1",
+    "exact_match": "exact match", "macro_auroc": "macro AUROC",
 }  # fmt: skip  # fractions, shown in percent
 MEASURES = {**RATES, "nll": "negative log-likelihood"}
 
@@ -83,26 +84,34 @@ def _render(facts: Mapping[str, Any], pictures: Mapping[str, str]) -> str:
     import jinja2
 
     environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=jinja2.FunctionLoader(lambda name: resources.files("vitkit").joinpath(name).read_text(encoding="utf-8")),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     environment.filters |= {"percent": _percent, "number": _number, "plain": _plain}
     environment.filters["measure"] = lambda metric: MEASURES.get(metric, metric)
     environment.filters["figure"] = lambda value, metric: _percent(value) if metric in RATES else _number(value)
-    page = resources.files("vitkit").joinpath("report.html.j2").read_text(encoding="utf-8")
     curves = facts["curves"]
     train = facts["data"]["per_class"]["train"]
     classes = [{**found, "train": train[i]} for i, found in enumerate(facts["per_class"])]
-    return environment.from_string(page).render(
+    multilabel, metric = facts.get("task") == "multi-label", facts["headline"]["metric"]
+    rank = "average_precision" if multilabel else "recall"
+    return environment.get_template("report.html.j2").render(
         **facts,
         loss_chart=line_chart(curves["loss"]),
         top1_chart=line_chart(
-            [(e["step"], 100 * e["top1"]) for e in curves["evaluations"]], kept=facts["finetune"]["best_step"]
+            [(e["step"], 100 * e[metric]) for e in curves["evaluations"]], kept=facts["finetune"]["best_step"]
         ),
         intervals=interval_chart(facts["comparison"]),
         pictures=pictures,
-        reliability=reliability_chart(facts["calibration"]["before"]["bins"], facts["calibration"]["after"]["bins"]),
-        matrix=confusion_chart(facts["classes"], facts["confusion"]),
-        weakest_first=sorted(classes, key=lambda c: math.inf if c["recall"] is None else c["recall"]),
+        reliability=None
+        if multilabel
+        else reliability_chart(*(facts["calibration"][s]["bins"] for s in ("before", "after"))),
+        multilabel=multilabel,
+        matrix=None if multilabel else confusion_chart(facts["classes"], facts["confusion"]),
+        weakest_first=sorted(classes, key=lambda c: math.inf if c[rank] is None else c[rank]),
     )
 
 

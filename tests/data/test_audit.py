@@ -74,3 +74,11 @@ def test_the_fingerprint_is_of_names_labels_and_contents(samples: list[Sample], 
     Image.new("RGB", (6, 4), (0, 20, 31)).save(tmp_path / "0.png")
     others.add(scan(samples).fingerprint)
     assert len(others - {first}) == 4
+
+
+def test_the_fingerprint_of_multi_label_data_depends_on_every_class(samples: list[Sample]) -> None:
+
+    def fingerprint(*labels: int) -> str:
+        return scan([samples[0]._replace(label=-1, labels=labels)]).fingerprint
+
+    assert len({fingerprint(), fingerprint(0), fingerprint(0, 1), fingerprint(1)}) == 4

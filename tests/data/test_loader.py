@@ -98,3 +98,15 @@ def test_pixels_become_channels_first() -> None:
     assert tensor.shape == (3, 2, 4)
     assert tensor.is_contiguous()
     assert tensor[2, 1, 3] == pixels[1, 3, 2]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_labels_of_multi_label_data_are_rows_of_zeros_and_ones(numbered: list[Sample], workers: int) -> None:
+    several = [sample._replace(label=-1, labels=(i % 3, 3) if i % 2 else ()) for i, sample in enumerate(numbered)]
+    given = {"batch_size": 24, "steps": range(1), "seed": 0}
+    (batch,) = training_batches(several, RECORD, AUGMENT, workers=workers, outputs=4, **given)
+    (order,) = training_batches(numbered, RECORD, AUGMENT, workers=workers, **given)
+    assert (batch.labels.shape, batch.labels.dtype) == ((24, 4), torch.float32)
+    for row, index in zip(batch.labels.tolist(), order.labels.tolist(), strict=True):
+        assert tuple(k for k, on in enumerate(row) if on) == several[index].labels
+    assert torch.equal(batch.images, order.images)

@@ -294,3 +294,12 @@ def test_one_parquet_or_tar_file_in_a_folder_is_read(tmp_path: Path) -> None:
         assert source.name == folder
         assert source.classes == ("x", "y")
         assert list(source.splits) == ["all"]
+
+
+def test_multi_label_classes_are_matched_by_name_too() -> None:
+    samples = [Sample("a", b"", -1, (0, 1)), Sample("b", b"", -1, ()), Sample("c", b"", -1, (1,))]
+    source = Source("tags", ("b", "c"), {"test": samples}, multilabel=True)
+    matched = match_classes(source, ["c", "a", "b"])
+    assert matched.multilabel
+    assert [sample.labels for sample in matched.splits["test"]] == [(0, 2), (), (0,)]
+    assert {sample.label for sample in matched.splits["test"]} == {-1}

@@ -9,15 +9,18 @@ import pytest
 
 from vitkit.config import UserError
 from vitkit.console import Console
-from vitkit.data.sources import Sample
+from vitkit.data.sources import Sample, Source
+from vitkit.data.subsets import Splits
 from vitkit.finetuning.balance import Balance, choose_balance
+from vitkit.finetuning.data import TaskData
 
 CLASSES = ("cat", "dog")
 
 
 def choose(balance: str, cats: int, dogs: int) -> Balance:
     samples = [Sample(str(i), b"", int(i >= cats)) for i in range(cats + dogs)]
-    return choose_balance(balance, samples, CLASSES, Console(io.StringIO()))
+    data = TaskData(Source("pets", CLASSES, {"all": samples}), Splits(samples, samples, None, ""), {})
+    return choose_balance(balance, data, Console(io.StringIO()))
 
 
 def test_auto_weighs_skewed_classes_inversely_to_their_size() -> None:
@@ -32,7 +35,7 @@ def test_auto_weighs_skewed_classes_inversely_to_their_size() -> None:
 def test_none_is_none_however_skewed() -> None:
     found = choose("none", 1, 100)
     assert found.weights is None
-    assert found.metric("auto") == "top1"
+    assert found.metric("auto") == "auto"
 
 
 @pytest.mark.parametrize(
@@ -70,3 +73,11 @@ def test_a_wrong_file_is_one_clear_message(tmp_path: Path, name: str, text: str,
     with pytest.raises(UserError, match=message) as caught:
         choose(str(path), 5, 5)
     assert name in str(caught.value)
+
+
+def test_multi_label_data_needs_no_costs_and_takes_none(tmp_path: Path) -> None:
+    samples = [Sample("a", b"", -1, (0, 1)), Sample("b", b"", -1, (0,)), Sample("c", b"", -1, (0,))]
+    data = TaskData(Source("pets", CLASSES, {"all": samples}, multilabel=True), Splits(samples, samples, None, ""), {})
+    assert choose_balance("auto", data, Console(io.StringIO())).weights is None
+    with pytest.raises(UserError, match="each class has its own threshold"):
+        choose_balance(str(tmp_path / "w.json"), data, Console(io.StringIO()))

@@ -83,7 +83,7 @@ def test_a_skewed_set_is_balanced_and_selected_by_balanced_accuracy(tmp_path: Pa
     facts = run(tmp_path / "data", tmp_path / "auto").facts
     weights, trained = facts["balance"]["weights"], facts["data"]["per_class"]["train"]
     assert weights[1] / weights[0] == pytest.approx(trained[0] / trained[1])
-    assert facts["selected_by"] == "balanced_accuracy"
+    assert facts["arguments"]["select_by"] == "balanced_accuracy"
     assert "balanced_accuracy" in facts["release"]["reason"]
     assert {row["metric"] for row in facts["rows"]} >= {"balanced_accuracy", "top1"}
     assert all(entry["recall"] is not None for entry in facts["per_class"])

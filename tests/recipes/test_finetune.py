@@ -81,3 +81,17 @@ def test_every_field_of_the_recipe_is_read() -> None:
         other = dataclasses.replace(recipe, **{name: value})
         other_plan = dataclasses.replace(plan, recipe=other)
         assert (train_config(other, 300, 1), other_plan.augment()) != (plan.train, plan.augment()), name
+
+
+@pytest.mark.parametrize("pretrained", [True, False])
+def test_several_classes_per_image_keep_larger_crops_and_unsmoothed_labels(pretrained: bool) -> None:
+    one, many = (
+        choose_recipe(
+            images=500, config=ViTConfig(), pretrained=pretrained, train="all", upscaled=False, multilabel=multilabel
+        )
+        for multilabel in (False, True)
+    )
+    assert (many.crop_area, many.smoothing) == (0.6, 0.0)
+    assert one.crop_area < 0.6
+    assert one.smoothing == (0.0 if pretrained else 0.1)
+    assert dataclasses.replace(many, crop_area=one.crop_area, smoothing=one.smoothing) == one

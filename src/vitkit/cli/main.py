@@ -150,8 +150,9 @@ def cli() -> None:
     "--fit", default="auto", show_default=True, metavar="auto|crop|squash|pad", help="How images fit that size."
 )
 @click.option("--train", default="all", show_default=True, metavar="all|head|lora", help="What is trained.")
-@click.option("--select-by", default="auto", show_default=True, metavar="METRIC",
-              help="Validation metric that chooses what is kept: top1, balanced_accuracy, macro_f1, nll.")  # fmt: skip
+@click.option("--select-by", default="auto", metavar="METRIC",
+              help="Validation metric that chooses what is kept: top1, balanced_accuracy, macro_f1, nll; in multi-label "
+              "data map, micro_f1, macro_f1, nll. [default: top1; balanced_accuracy where errors are weighed; map]")  # fmt: skip
 @click.option("--balance", default="auto", show_default=True, metavar="auto|none|FILE",
               help="What errors cost: inverse to class size where sizes differ much, all alike, or class weights.")  # fmt: skip
 @click.option("--folds", default=0, metavar="K",
@@ -217,7 +218,8 @@ def predict(model: str, paths: Sequence[str], as_json: bool, offline: bool, over
     result = job(model, paths, overrides=dict(overrides), stream=stream, console=console, **options)
     if as_json:
         found = [
-            {"path": path, "prediction": p.classes[0], "probability": p.probabilities[0],
+            {"path": path, "prediction": p.answer, "probability": p.probability,
+             **({} if p.labels is None else {"labels": list(p.labels)}),
              **({} if p.unknown is None else {"unknown": p.unknown}),
              "top": [{"class": c, "probability": v} for c, v in zip(p.classes, p.probabilities, strict=True)]}
             for path, p in result.predictions

@@ -45,7 +45,8 @@ def scan(
             usable.append(sample)
             sizes.append(found.size)
             digests.append(found.digest)
-            total.update(f"{sample.name}\0{sample.label}\0{found.digest}\n".encode("utf-8", "surrogateescape"))
+            label = str(sample.label) if sample.label >= 0 else ",".join(map(str, sample.labels))
+            total.update(f"{sample.name}\0{label}\0{found.digest}\n".encode("utf-8", "surrogateescape"))
     if skipped and (strict or not usable):
         name, reason = skipped[0]
         raise UserError(f"{len(skipped)} of {len(samples)} files cannot be used, the first: {name}: {reason}.")

@@ -16,6 +16,7 @@ from vitkit.config import UserError
 from vitkit.data.augment import Augment, augment_image
 from vitkit.data.pixels import ImageError, Preprocess, normalise, open_image
 from vitkit.data.sources import Sample
+from vitkit.data.targets import targets
 
 __all__ = ["Batch", "spare_cores", "to_tensor", "training_batches"]
 
@@ -32,7 +33,7 @@ class Batch(NamedTuple):
     """One step's examples."""
 
     images: Tensor  # (B, C, H, W) float32, preprocessed
-    labels: Tensor  # (B,) int64
+    labels: Tensor  # (B,) int64; in multi-label data (B, O) float32, 1 for each class of the image
 
 
 def to_tensor(pixels: np.ndarray) -> Tensor:
@@ -45,6 +46,7 @@ class _View(NamedTuple):
 
     pixels: np.ndarray  # uint8 (H, W, C)
     label: int
+    labels: tuple[int, ...]
     error: str
 
 
@@ -69,8 +71,8 @@ class _Views(Dataset[_View]):
         try:
             view = augment_image(self._open(index), self.record, self.augment, rng)
         except ImageError as error:
-            return _View(np.empty(0, np.uint8), sample.label, f"{sample.name}: {error}")
-        return _View(view, sample.label, "")
+            return _View(np.empty(0, np.uint8), sample.label, sample.labels, f"{sample.name}: {error}")
+        return _View(view, sample.label, sample.labels, "")
 
     def _open(self, index: int) -> Image.Image:
         """The upright image, its short side at most `SHRUNK` times the size; kept while there is room."""
@@ -122,8 +124,11 @@ def training_batches(
     steps: range,
     seed: int,
     workers: int,
+    outputs: int | None = None,
 ) -> Iterator[Batch]:
     """Batches of augmented views for ``steps`` (a range, so that a resumed run goes on where it stopped).
+
+    ``outputs`` is the number of classes of multi-label data, None where each image has one class.
 
     Raises:
         UserError: a file that cannot be decoded any more.
@@ -139,4 +144,4 @@ def training_batches(
         if broken := [view.error for view in views if view.error]:
             raise UserError(f"an image that could be read before training cannot be read now: {broken[0]}")
         pixels = normalise(np.stack([view.pixels for view in views]), record)
-        yield Batch(to_tensor(pixels), torch.tensor([view.label for view in views]))
+        yield Batch(to_tensor(pixels), torch.from_numpy(targets(views, outputs)))

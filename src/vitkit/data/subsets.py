@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 
 from vitkit.config import UserError
 from vitkit.data.sources import Sample
+from vitkit.data.stratify import iterative_folds, iterative_split
+from vitkit.data.targets import class_counts, strata
 
 __all__ = ["Splits", "check_classes", "make_splits", "stratified_folds", "stratified_split"]
+
+Strata = Sequence[int] | Sequence[tuple[int, ...]]  # a class of each example, or in multi-label data all its classes
 
 
 @dataclass(frozen=True)
@@ -24,8 +28,10 @@ class Splits:
     rule: str  # how the validation part came to be, for the reader
 
 
-def stratified_folds(labels: Sequence[int], folds: int, seed: int) -> np.ndarray:
+def stratified_folds(labels: Strata, folds: int, seed: int) -> np.ndarray:
     """Return the fold (0 .. folds-1) of each example; every class is spread as evenly as its count allows."""
+    if (sets := _sets(labels)) is not None:
+        return iterative_folds(sets, folds, seed)
     labels_ = np.asarray(labels)
     rng = np.random.default_rng([seed, folds])
     fold = np.empty(len(labels_), dtype=np.int64)
@@ -37,8 +43,13 @@ def stratified_folds(labels: Sequence[int], folds: int, seed: int) -> np.ndarray
     return fold
 
 
-def stratified_split(labels: Sequence[int], fraction: float, seed: int) -> tuple[list[int], list[int]]:
-    """Split indices into (kept, held out): ``fraction`` of each class is held out, at least one and never all of it."""
+def stratified_split(labels: Strata, fraction: float, seed: int) -> tuple[list[int], list[int]]:
+    """Split indices into (kept, held out): ``fraction`` of each class is held out, at least one and never all of it.
+
+    In multi-label data, where one image serves several classes, the numbers are met as nearly as `iterative_split` can.
+    """
+    if (sets := _sets(labels)) is not None:
+        return iterative_split(sets, fraction, seed)
     labels_ = np.asarray(labels)
     rng = np.random.default_rng([seed, 0])
     held: list[int] = []
@@ -50,17 +61,23 @@ def stratified_split(labels: Sequence[int], fraction: float, seed: int) -> tuple
     return [i for i in range(len(labels_)) if i not in chosen], sorted(held)
 
 
+def _sets(labels: Strata) -> Sequence[tuple[int, ...]] | None:
+    """The labels if they are sets of classes, None if each is one class."""
+    return cast("Sequence[tuple[int, ...]]", labels) if len(labels) and isinstance(labels[0], tuple) else None
+
+
 def check_classes(samples: Sequence[Sample], classes: Sequence[str], split: str, least: int) -> None:
     """Every class needs at least ``least`` images in ``split``.
 
     Raises:
-        UserError: a single class, or a class with too few images.
+        UserError: a single class (fine in multi-label data: it is there or not), or a class with too few images.
     """
-    if len(classes) < 2:
+    multilabel = bool(samples) and samples[0].label < 0
+    if len(classes) < 2 and not multilabel:
         raise UserError(
             f"the data has one class, {classes[0]!r}; telling classes apart needs at least two folders with images."
         )
-    counts = Counter(sample.label for sample in samples)
+    counts = class_counts(samples, len(classes))
     for label, name in enumerate(classes):
         if counts[label] < least:
             has = "no usable image" if not counts[label] else f"only {counts[label]} usable image"
@@ -95,6 +112,6 @@ def make_splits(
         return Splits(training, splits["val"], test, "validation split as given")
     check_classes(training, classes, where, 2)
     fraction = min(fraction, most / len(training))
-    kept, held = stratified_split([sample.label for sample in training], fraction, seed)
+    kept, held = stratified_split(strata(training), fraction, seed)
     rule = f"{len(held)} of {len(training)} held out for validation, stratified, seed {seed} (stored in split.json)"
     return Splits([training[i] for i in kept], [training[i] for i in held], test, rule)

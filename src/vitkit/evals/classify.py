@@ -29,6 +29,11 @@ class Scores:
     precision: Array  # (O,), nan for a class never predicted
     top1_interval: tuple[float, float]  # Wilson, 95 %
 
+    @property
+    def intervals(self) -> Mapping[str, tuple[float, float]]:
+        """95 % intervals of the metrics that have one."""
+        return {"top1": self.top1_interval}
+
     def floor(self, metric: str) -> float:
         """Lower end of a rate's 95 % Wilson interval; the NLL, which is no rate, has none: the value itself."""
         if metric == "nll":

@@ -1,4 +1,7 @@
-"""The linear probe: multinomial logistic regression on frozen features, its penalty chosen by cross-validation."""
+"""The linear probe: logistic regression on frozen features, its penalty chosen by cross-validation.
+
+Multinomial where each image has one class; one regression per class, of one penalty, in multi-label data.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vitkit.data.subsets import stratified_folds
+from vitkit.evals.multilabel import average_precision
 
 __all__ = ["Probe", "fit_probe"]
 
@@ -28,7 +32,7 @@ class Probe:
     weight: Tensor  # (O, D) float32
     bias: Tensor  # (O,)
     penalty: float
-    cv_accuracy: float  # of the chosen penalty, over the folds of the training part
+    cv_accuracy: float  # of the chosen penalty, over the folds of the training part; in multi-label data the mAP
 
     def logits(self, features: Tensor) -> Tensor:
         """(n, D) -> (n, O)."""
@@ -41,10 +45,10 @@ class Probe:
 
 
 def fit_probe(features: Tensor, labels: Tensor, num_classes: int, seed: int) -> Probe:
-    """Fit the probe on features (n, D) and labels (n,).
+    """Fit the probe on features (n, D) and labels (n,) int64, or in multi-label data (n, O) of 0 and 1.
 
-    The penalty is the one with the best accuracy, then the lowest loss, over stratified folds; the head is then fitted on
-    everything. Float64 inside, a function of its arguments.
+    The penalty is the one with the best accuracy (multi-label: mAP over the images of all folds together), then the lowest
+    loss, over stratified folds; the head is then fitted on everything. Float64 inside, a function of its arguments.
     """
     threads = torch.get_num_threads()
     if features.numel() < ONE_THREAD:
@@ -69,6 +73,8 @@ def _sweep(x: Tensor, labels: Tensor, num_classes: int, seed: int) -> tuple[floa
     if len(x) > MAX_SWEEP:
         part = np.random.default_rng(seed).choice(len(x), MAX_SWEEP, replace=False)
         x, labels = x[part], labels[part]
+    if labels.ndim == 2:
+        return _sweep_multilabel(x, labels, num_classes, seed)
     smallest = int(torch.bincount(labels, minlength=num_classes).clamp(min=1).min())
     folds = max(2, min(FOLDS, smallest))
     fold = torch.from_numpy(stratified_folds(labels.tolist(), folds, seed))
@@ -88,6 +94,22 @@ def _sweep(x: Tensor, labels: Tensor, num_classes: int, seed: int) -> tuple[floa
     return penalty, accuracy
 
 
+def _sweep_multilabel(x: Tensor, labels: Tensor, num_classes: int, seed: int) -> tuple[float, float]:
+    sets = [tuple(row.nonzero()[:, 0].tolist()) for row in labels]
+    fold = torch.from_numpy(stratified_folds(sets, min(FOLDS, len(x)), seed))
+    results = []
+    for penalty in PENALTIES:
+        logits = torch.zeros(len(x), num_classes, dtype=torch.float64)
+        for held in range(int(fold.max()) + 1):
+            weight, bias = _fit(x[fold != held], labels[fold != held], num_classes, penalty)
+            logits[fold == held] = F.linear(x[fold == held], weight, bias)
+        precisions = average_precision(logits.numpy(), labels.numpy() > 0.5)
+        loss = float(F.binary_cross_entropy_with_logits(logits, labels.double()))
+        results.append((float(np.nanmean(precisions)), -loss, penalty))
+    best, _, penalty = max(results)
+    return penalty, best
+
+
 def _fit(x: Tensor, labels: Tensor, num_classes: int, penalty: float) -> tuple[Tensor, Tensor]:
     weight = torch.zeros(num_classes, x.shape[1], dtype=torch.float64, requires_grad=True)
     bias = torch.zeros(num_classes, dtype=torch.float64, requires_grad=True)
@@ -95,9 +117,17 @@ def _fit(x: Tensor, labels: Tensor, num_classes: int, penalty: float) -> tuple[T
         [weight, bias], max_iter=200, tolerance_grad=1e-5, history_size=10, line_search_fn="strong_wolfe"
     )
 
+    def objective() -> Tensor:
+        logits, squares = F.linear(x, weight, bias), penalty / 2 * weight.square().sum()
+        if labels.ndim == 1:
+            return F.cross_entropy(logits, labels) + squares / num_classes
+        return (
+            num_classes * F.binary_cross_entropy_with_logits(logits, labels.double()) + squares
+        )  # a sum of regressions
+
     def closure() -> Tensor:
         optimiser.zero_grad()
-        loss = F.cross_entropy(F.linear(x, weight, bias), labels) + penalty / 2 * weight.square().sum() / num_classes
+        loss = objective()
         loss.backward()  # type: ignore[no-untyped-call]
         return loss
 

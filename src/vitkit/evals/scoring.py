@@ -16,10 +16,11 @@ from vitkit.data.containers import ImageSource
 from vitkit.data.pixels import ImageError, Preprocess
 from vitkit.data.sources import Sample
 from vitkit.engines.eager import EagerEngine, stream
-from vitkit.evals.classify import Scores, score, wilson
+from vitkit.evals.classify import wilson
+from vitkit.evals.tasks import AnyScores, Task, make_task
 from vitkit.report import Row
 
-__all__ = ["SELECTION", "Scored", "classify_stream", "outputs_of", "rows", "score_samples", "seen_label"]
+__all__ = ["SELECTION", "Scored", "classify_stream", "outputs_of", "rows", "score_samples", "seen_label", "task_of"]
 
 
 SELECTION = "selection, optimistic"  # figures on data that chose the epoch, the release or the temperature
@@ -35,7 +36,8 @@ class Scored:
     probabilities: np.ndarray  # (n, O) float64, calibrated
     unknown: np.ndarray | None  # (n,) bool: unlike the training images; None: the model cannot tell
     skipped: Sequence[tuple[str, str]]
-    scores: Scores
+    scores: AnyScores
+    targets: np.ndarray  # what the answers should be, see `Task.targets`
 
 
 def classify_stream(bundle: Bundle, sources: Sequence[ImageSource], workers: int) -> Iterator[Outputs | ImageError]:
@@ -69,10 +71,16 @@ def score_samples(
         raise UserError(f"none of the {len(samples)} images can be used; the first: {skipped[0][0]}: {skipped[0][1]}.")
     stacked = np.stack(logits)
     probabilities = bundle.probabilities(torch.from_numpy(stacked)).numpy()
-    labels = np.array([sample.label for sample in kept])
-    detector = bundle.unknown
+    task, detector = task_of(bundle), bundle.unknown
+    wanted = task.targets(kept)
     unknown = np.array([detector.is_unknown(row) for row in features]) if detector else None
-    return Scored(kept, stacked, np.stack(features), probabilities, unknown, skipped, score(probabilities, labels))
+    scores = task.score(probabilities, wanted, bundle.thresholds)
+    return Scored(kept, stacked, np.stack(features), probabilities, unknown, skipped, scores, wanted)
+
+
+def task_of(bundle: Bundle) -> Task:
+    """What the bundle's answers are."""
+    return make_task(bundle.task, bundle.config.num_classes)
 
 
 def outputs_of(
@@ -110,8 +118,7 @@ def seen_label(bundle: Bundle, samples: Sequence[Sample]) -> tuple[str, int]:
 
 def rows(scored: Scored, task: str, dataset: str, model: str, label: str) -> list[Row]:
     """Result rows; ``label`` says why a figure is not that of new images, empty where it is."""
-    n, values = scored.scores.n, dict(scored.scores.values)
-    intervals = {"top1": scored.scores.top1_interval}
+    n, values, intervals = scored.scores.n, dict(scored.scores.values), dict(scored.scores.intervals)
     if scored.unknown is not None:
         hits = int(scored.unknown.sum())
         values["unknown_rate"], intervals["unknown_rate"] = hits / n, wilson(hits, n)

@@ -11,6 +11,7 @@ from typing import Any
 
 from vitkit.config import UserError, override, read_json
 from vitkit.data.pixels import FITS
+from vitkit.evals import multilabel
 from vitkit.evals.classify import METRICS
 from vitkit.models.vit import ViTConfig
 from vitkit.recipes.finetune import choose_recipe
@@ -69,8 +70,11 @@ def check_arguments(arguments: Arguments) -> None:
         raise UserError(f"--fit is {arguments.fit!r}; known: auto, {', '.join(FITS)}.")
     if arguments.train not in ("all", "head", "lora"):
         raise UserError(f"--train is {arguments.train!r}; known: all, head, lora.")
-    if arguments.select_by not in ("auto", *METRICS):
-        raise UserError(f"--select-by is {arguments.select_by!r}; known: auto, {', '.join(METRICS)}.")
+    if arguments.select_by not in ("auto", *METRICS, *multilabel.METRICS):
+        raise UserError(
+            f"--select-by is {arguments.select_by!r}; known: auto, {', '.join(METRICS)}; in multi-label data "
+            f"{', '.join(multilabel.METRICS)}."
+        )
     if arguments.balance not in ("auto", "none") and not Path(arguments.balance).is_file():
         raise UserError(
             f"--balance is {arguments.balance!r}; expected auto, none, or a JSON or CSV file of class and weight."

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 
+from torch import Tensor
+
 from vitkit.bundle import Bundle
 from vitkit.config import UserError
 from vitkit.console import Console
@@ -65,11 +67,13 @@ def choose_preprocess(
     return dataclasses.replace(record, fit=fit), reason
 
 
-def with_new_head(backbone: Bundle, classes: int) -> VisionTransformer:
-    """The backbone with a zero head for the data's classes."""
+def with_new_head(backbone: Bundle, classes: int, bias: Tensor | None = None) -> VisionTransformer:
+    """The backbone with a head for the data's classes, zero but for its ``bias`` (O,)."""
     config = dataclasses.replace(backbone.config, num_classes=classes)
     model = VisionTransformer(config)
     state = {name: t for name, t in backbone.model.state_dict().items() if not name.startswith("head.")}
     model.load_state_dict(state, strict=False)
     model.reset_head()
+    if bias is not None:
+        model.head.bias.data.copy_(bias)  # type: ignore[union-attr]
     return model

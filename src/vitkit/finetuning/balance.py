@@ -12,7 +12,8 @@ import numpy as np
 
 from vitkit.config import UserError, did_you_mean, read_json
 from vitkit.console import Console
-from vitkit.data.sources import Sample
+from vitkit.data.targets import class_counts
+from vitkit.finetuning.data import TaskData
 
 __all__ = ["Balance", "choose_balance"]
 
@@ -27,24 +28,30 @@ class Balance:
     reason: str
 
     def metric(self, select_by: str) -> str:
-        """What a run selects by: ``auto`` follows what the loss is made to optimise."""
+        """What a run is to select by: what the loss is made to optimise, where nothing else is asked for."""
         if select_by != "auto":
             return select_by
-        return "top1" if self.weights is None else "balanced_accuracy"
+        return "auto" if self.weights is None else "balanced_accuracy"
 
 
-def choose_balance(balance: str, training: Sequence[Sample], classes: Sequence[str], console: Console) -> Balance:
+def choose_balance(balance: str, data: TaskData, console: Console) -> Balance:
     """Decide the class weights.
 
     Args:
         balance: ``auto``, ``none``, or a JSON or CSV file of class and weight.
-        training: the images that train.
-        classes: class names.
+        data: the images that train, and their classes.
 
     Raises:
         UserError: a file that cannot be read, an unknown or missing class, a weight that is not above 0.
     """
-    counts = np.bincount([sample.label for sample in training], minlength=len(classes))
+    classes = data.source.classes
+    if data.source.multilabel:
+        if balance not in ("auto", "none"):
+            raise UserError(
+                "--balance FILE is for one class per image; in multi-label data each class has its own threshold."
+            )
+        return Balance(None, "not used: in multi-label data each class has its own threshold")
+    counts = np.array(class_counts(data.splits.train, len(classes)))
     ratio = counts.max() / max(1, counts.min())
     if balance == "none":
         chosen = Balance(None, f"none, as asked for (the largest class has {ratio:.1f} times the smallest)")

@@ -7,11 +7,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from vitkit.bundle import MULTI, SEPARATOR, SINGLE
 from vitkit.config import UserError, read_json, write_file, write_json
 from vitkit.console import Console
 from vitkit.data.audit import Scan, scan
 from vitkit.data.sources import Sample, Source, match_classes, read_source
 from vitkit.data.subsets import Splits, make_splits, stratified_folds
+from vitkit.data.targets import class_counts, strata
+from vitkit.evals.tasks import Task, make_task
 from vitkit.finetuning.arguments import Arguments
 from vitkit.recipes.finetune import validation_fraction
 
@@ -27,6 +30,11 @@ class TaskData:
     source: Source
     splits: Splits
     scans: Mapping[str, Scan]
+
+    @property
+    def task(self) -> Task:
+        """One class per image, or any number."""
+        return make_task(MULTI if self.source.multilabel else SINGLE, len(self.source.classes))
 
     @property
     def training_scan(self) -> Scan:
@@ -54,6 +62,7 @@ def read_data(arguments: Arguments, stored_plan: Path | None, console: Console) 
         UserError: see `read_source`, `scan` and `make_splits`.
     """
     source = read_source(arguments.data)
+    _check_names(source)
     splits = dict(source.splits)
     if "train" not in splits and "all" not in splits:
         raise UserError(
@@ -61,6 +70,11 @@ def read_data(arguments: Arguments, stored_plan: Path | None, console: Console) 
         )
     if arguments.val is not None:
         extra = match_classes(read_source(arguments.val), source.classes)
+        if extra.multilabel != source.multilabel:
+            kinds = [MULTI if part.multilabel else SINGLE for part in (source, extra)]
+            raise UserError(
+                f"the training data is {kinds[0]}, --val {arguments.val} is {kinds[1]}; both must be alike."
+            )
         splits["val"] = next(extra.splits[name] for name in ("val", "all", "train", "test") if name in extra.splits)
         replaced = ("--val replaces the validation split of the data",) if "val" in source.splits else ()
         source = dataclasses.replace(source, splits=splits, notes=(*source.notes, *replaced, *extra.notes))
@@ -88,8 +102,15 @@ def read_data(arguments: Arguments, stored_plan: Path | None, console: Console) 
         made = _stored_splits(stored_plan, usable, console)
     else:
         training = usable.get("train", usable.get("all", ()))
-        fraction = validation_fraction(len(training) / len(source.classes))
+        per_class = sum(class_counts(training, len(source.classes))) / len(source.classes)
+        fraction = validation_fraction(per_class)
         made = make_splits(usable, source.classes, fraction, MAX_VALIDATION_IMAGES, arguments.seed)
+    if source.multilabel:
+        counts = class_counts(made.val, len(source.classes))
+        for name in [name for name, count in zip(source.classes, counts, strict=True) if not count]:
+            console.warn(
+                f"class {name!r} has no image in the validation part: nothing is known of how well it is found"
+            )
     if stored_plan is not None:
         _compare_fingerprints(stored_plan, scans, console)
     console.say(f"split     train {len(made.train)}, val {len(made.val)}, test {len(made.test or [])}: {made.rule}")
@@ -98,8 +119,17 @@ def read_data(arguments: Arguments, stored_plan: Path | None, console: Console) 
 
 def fold_numbers(samples: Sequence[Sample], folds: int, seed: int) -> list[int]:
     """Which fold tests each image: a function of the labels and the seed, equal in the run of every fold."""
-    numbers: list[int] = stratified_folds([sample.label for sample in samples], folds, seed).tolist()
+    numbers: list[int] = stratified_folds(strata(samples), folds, seed).tolist()
     return numbers
+
+
+def _check_names(source: Source) -> None:
+    """Answers of several classes are written with a separator that no name may hold."""
+    if source.multilabel and (bad := [name for name in source.classes if SEPARATOR in name or not name]):
+        raise UserError(
+            f"class {bad[0]!r} cannot be told apart in a list of classes: names of multi-label data must not be empty or hold "
+            f"{SEPARATOR!r}, which separates them in predictions. Rename it."
+        )
 
 
 def _leaks(scans: Mapping[str, Scan]) -> Iterator[str]:

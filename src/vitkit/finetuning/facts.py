@@ -11,12 +11,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from vitkit.bundle import Bundle
+from vitkit.bundle import Bundle, calibrated
 from vitkit.checkpoint import TrainState
-from vitkit.evals.classify import reliability, score, wilson
+from vitkit.data.targets import class_counts
+from vitkit.evals.classify import Scores, reliability, score
 from vitkit.evals.scoring import SELECTION, Scored, rows
 from vitkit.finetuning.arguments import Arguments
 from vitkit.finetuning.balance import Balance
+from vitkit.finetuning.classes import class_facts, weakest_spot
 from vitkit.finetuning.data import TaskData
 from vitkit.finetuning.hooks import RunHooks
 from vitkit.finetuning.probe import Probed
@@ -57,7 +59,8 @@ def report_facts(
     split = headline_split(results)
     head = results[split]
     label = SELECTION if split == "val" else ""
-    low, high = head.scores.top1_interval
+    task = facts.data.task
+    low, high = head.scores.intervals[task.headline]
     training, plan = plan_facts(facts), facts.plan
     name = facts.data.source.name
     return {
@@ -65,29 +68,22 @@ def report_facts(
         "format_version": 1,
         "title": f"{name}: {len(bundle.classes or ())} classes",
         "subtitle": f"{release['released']} model from {bundle.source}, seed {facts.arguments.seed}",
+        "task": task.name,
         "headline": {
-            "split": split, "metric": "top1", "value": head.scores.values["top1"], "low": low, "high": high,
+            "split": split, "metric": task.headline, "value": head.scores.values[task.headline], "low": low, "high": high,
             "n": head.scores.n, "label": label,
         },
         "release": {"released": release["released"], "reason": release["reason"]},
-        "comparison": _comparison(release["candidates"], results, release["released"], earlier),
+        "comparison": _comparison(release["candidates"], results, release["released"], task.headline, earlier),
         "rows": [
             row.to_dict()
             for s, scored in results.items()
             for row in rows(scored, "classify", f"{name}/{s}", "model", SELECTION if s == "val" else "")
         ],
         "classes": list(bundle.classes or ()),
-        "per_class": [
-            {"name": c, "n": int(head.scores.confusion[i].sum()), "recall": float(head.scores.recall[i]),
-             "precision": float(head.scores.precision[i])}
-            for i, c in enumerate(bundle.classes or ())
-        ],
-        "confusion": head.scores.confusion.tolist(),
+        **class_facts(head.scores, bundle.classes or ()),
         "curves": {"loss": facts.hooks.losses, "evaluations": facts.hooks.evaluations, "label": SELECTION},
-        "probe": {
-            "images": facts.probed.images, "penalty": facts.probed.probe.penalty, "cv_accuracy": facts.probed.probe.cv_accuracy,
-            "val_accuracy": facts.probed.val_accuracy, "mirrored_val_accuracy": facts.probed.mirrored_accuracy, "label": SELECTION,
-        },
+        "probe": _probe_facts(facts.probed, "map" if facts.data.source.multilabel else "accuracy"),
         "finetune": training,
         "calibration": _calibration(bundle, head, label),
         "unknown": bundle.unknown and {
@@ -99,7 +95,6 @@ def report_facts(
         "model": {"source": bundle.source, "licence": bundle.licence, "summary": size},
         "recipe": dataclasses.asdict(plan.recipe),
         "balance": {"weights": facts.balance.weights, "reason": facts.balance.reason},
-        "selected_by": facts.balance.metric(facts.arguments.select_by),
         "plan": plan.to_dict(),
         "arguments": dataclasses.asdict(facts.arguments),
         "next_steps": _next_steps(facts, head, split),
@@ -116,9 +111,11 @@ def headline_split(results: Mapping[str, Scored]) -> str:
 
 def _calibration(bundle: Bundle, head: Scored, label: str) -> dict[str, Any]:
     """How confidence and accuracy agree on the headline's images, with and without the temperature."""
-    labels = np.array([sample.label for sample in head.samples])
-    plain = torch.from_numpy(head.logits).double().softmax(1).numpy()
+    if not isinstance(head.scores, Scores):  # an image has no single prediction whose confidence could be compared
+        return {"temperature": bundle.temperature, "label": label}
+    labels = head.targets
     sides = {}
+    plain = calibrated(torch.from_numpy(head.logits), 1.0, bundle.task).numpy()
     for side, probabilities in (("before", plain), ("after", head.probabilities)):
         bins = reliability(probabilities.max(axis=1), probabilities.argmax(axis=1) == labels)
         values = score(probabilities, labels).values
@@ -128,14 +125,16 @@ def _calibration(bundle: Bundle, head: Scored, label: str) -> dict[str, Any]:
 
 def gallery(bundle: Bundle, head: Scored) -> dict[str, list[dict[str, Any]]]:
     """The most confident errors and the least confident hits of the headline's images."""
-    labels = np.array([sample.label for sample in head.samples])
+    if not isinstance(head.scores, Scores):
+        return {"errors": [], "unsure": []}
+    labels = head.targets
     best, confidence = head.probabilities.argmax(axis=1), head.probabilities.max(axis=1)
 
     def shown(chosen: np.ndarray) -> list[dict[str, Any]]:
         return [
             {
                 "name": head.samples[i].name,
-                "label": bundle.class_name(labels[i]),
+                "label": bundle.class_name(int(labels[i])),
                 "prediction": bundle.class_name(int(best[i])),
                 "probability": float(confidence[i]),
             }
@@ -145,6 +144,13 @@ def gallery(bundle: Bundle, head: Scored) -> dict[str, list[dict[str, Any]]]:
     order = np.argsort(confidence, kind="stable")
     right = (best == labels)[order]
     return {"errors": shown(order[~right][::-1]), "unsure": shown(order[right])}
+
+
+def _probe_facts(probed: Probed, metric: str) -> dict[str, Any]:
+    return {
+        "images": probed.images, "penalty": probed.probe.penalty, f"cv_{metric}": probed.probe.cv_accuracy,
+        f"val_{metric}": probed.val_accuracy, f"mirrored_val_{metric}": probed.mirrored_accuracy, "label": SELECTION,
+    }  # fmt: skip
 
 
 def plan_facts(facts: RunFacts) -> dict[str, Any]:
@@ -163,27 +169,38 @@ def plan_facts(facts: RunFacts) -> dict[str, Any]:
 
 
 def _comparison(
-    candidates: Mapping[str, Any], results: Mapping[str, Scored], released: str, earlier: Mapping[str, Any] | None
+    candidates: Mapping[str, Any],
+    results: Mapping[str, Scored],
+    released: str,
+    metric: str,
+    earlier: Mapping[str, Any] | None,
 ) -> list[dict[str, Any]]:
     lines = []
     for name, found in candidates.items():
-        n, top1 = found["n"], found["val"]["top1"]
-        low, high = wilson(round(top1 * n), n)
+        (low, high), value = found["interval"], found["val"][metric]
         lines.append(
-            {"model": name, "split": "val", "value": top1, "low": low, "high": high, "n": n, "label": SELECTION}
+            {
+                "model": name,
+                "split": "val",
+                "value": value,
+                "low": low,
+                "high": high,
+                "n": found["n"],
+                "label": SELECTION,
+            }
         )
     if "test" in results:
         scores = results["test"].scores
-        low, high = scores.top1_interval
+        low, high = scores.intervals[metric]
         lines.append(
-            {"model": f"{released} (released)", "split": "test", "value": scores.values["top1"], "low": low, "high": high,
+            {"model": f"{released} (released)", "split": "test", "value": scores.values[metric], "low": low, "high": high,
              "n": scores.n, "label": ""}
         )  # fmt: skip
     if CROSS_VALIDATION in results:
         scores = results[CROSS_VALIDATION].scores
-        low, high = scores.top1_interval
+        low, high = scores.intervals[metric]
         lines.append(
-            {"model": "the same recipe, one model per fold", "split": CROSS_VALIDATION, "value": scores.values["top1"],
+            {"model": "the same recipe, one model per fold", "split": CROSS_VALIDATION, "value": scores.values[metric],
              "low": low, "high": high, "n": scores.n, "label": ""}
         )  # fmt: skip
     return [*lines, dict(earlier)] if earlier else lines
@@ -199,10 +216,7 @@ def _data_facts(facts: RunFacts) -> dict[str, Any]:
         "name": data.source.name,
         "summary": data.source.describe(),
         "counts": {name: len(samples) for name, samples in parts.items() if samples},
-        "per_class": {
-            name: np.bincount([s.label for s in samples], minlength=len(classes)).tolist()
-            for name, samples in parts.items()
-        },
+        "per_class": {name: class_counts(samples, len(classes)) for name, samples in parts.items()},
         "split_rule": data.splits.rule,
         "fit": facts.plan.preprocess.fit,
         "fit_reason": facts.plan.fit_reason,
@@ -215,24 +229,16 @@ def _data_facts(facts: RunFacts) -> dict[str, Any]:
 
 
 def _next_steps(facts: RunFacts, head: Scored, split: str) -> list[str]:
-    lines = []
-    classes = facts.data.source.classes
-    off_diagonal = head.scores.confusion.copy()
-    np.fill_diagonal(off_diagonal, 0)
-    if off_diagonal.any():
-        true, guess = np.unravel_index(off_diagonal.argmax(), off_diagonal.shape)
-        lines.append(
-            f"The most frequent confusion is {classes[true]} taken for {classes[guess]} ({off_diagonal[true, guess]} of "
-            f"{head.scores.confusion[true].sum()}): look at those images in predictions.csv, and add more of both."
-        )
+    lines = weakest_spot(head.scores, facts.data.source.classes)
     if split == "val":
         lines.append("There is no test/ split: put aside images that the run never sees, for a figure you can quote.")
     if facts.arguments.model is None:
         lines.append("The model started from random weights: name a pre-trained checkpoint with --model.")
     if head.scores.n < 200:
-        low, high = head.scores.top1_interval
+        low, high = head.scores.intervals[facts.data.task.headline]
+        figure = "mAP" if facts.data.source.multilabel else "accuracy"
         lines.append(
-            f"{head.scores.n} images leave the accuracy uncertain by {100 * (high - low) / 2:.0f} points either way."
+            f"{head.scores.n} images leave the {figure} uncertain by {100 * (high - low) / 2:.0f} points either way."
         )
     if facts.data.skipped:
         lines.append(f"{len(facts.data.skipped)} files could not be used; mend or remove them.")

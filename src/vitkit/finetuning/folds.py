@@ -11,8 +11,9 @@ import numpy as np
 from vitkit.bundle import Bundle
 from vitkit.config import UserError
 from vitkit.console import Console, percent
-from vitkit.evals.classify import score
+from vitkit.evals.multilabel import MultiScores
 from vitkit.evals.scoring import Scored, score_samples
+from vitkit.evals.tasks import Task
 from vitkit.finetuning.arguments import Arguments
 from vitkit.finetuning.data import TaskData, fold_numbers
 
@@ -48,23 +49,25 @@ def cross_validate(
             fit(folder, dataclasses.replace(arguments, fold=fold, budget=share, earlier=None))
         held = [sample for sample, f in zip(pool, fold_of, strict=True) if f == fold]
         parts.append(score_samples(Bundle.read(folder / "model"), held, console, f"scoring fold {fold + 1}"))
-    pooled = _pool(parts)
-    low, high = pooled.scores.top1_interval
-    each = ", ".join(percent(part.scores.values["top1"]) for part in parts)
+    pooled, metric = _pool(parts, data.task), data.task.headline
+    low, high = pooled.scores.intervals[metric]
+    each = ", ".join(percent(part.scores.values[metric]) for part in parts)
     console.say(
-        f"folds     cross-validated top-1 {percent(pooled.scores.values['top1'])} [{percent(low)}, {percent(high)}] "
+        f"folds     cross-validated {data.task.shown} {percent(pooled.scores.values[metric])} [{percent(low)}, {percent(high)}] "
         f"on {pooled.scores.n} images, each scored by a model that never saw it (folds: {each})"
     )
     return pooled
 
 
-def _pool(parts: list[Scored]) -> Scored:
-    """The folds' results as one."""
+def _pool(parts: list[Scored], task: Task) -> Scored:
+    """The folds' results as one. In multi-label data each fold keeps the thresholds of its own model."""
     samples = [sample for part in parts for sample in part.samples]
-    logits, features, probabilities = (
-        np.concatenate([getattr(part, name) for part in parts]) for name in ("logits", "features", "probabilities")
+    logits, features, probabilities, targets = (
+        np.concatenate([getattr(part, name) for part in parts])
+        for name in ("logits", "features", "probabilities", "targets")
     )
     flags = [part.unknown for part in parts if part.unknown is not None]
     unknown = np.concatenate(flags) if len(flags) == len(parts) else None
-    labels = np.array([sample.label for sample in samples])
-    return Scored(samples, logits, features, probabilities, unknown, [], score(probabilities, labels))
+    own = [np.tile(p.scores.thresholds, (p.scores.n, 1)) for p in parts if isinstance(p.scores, MultiScores)]
+    scores = task.score(probabilities, targets, np.concatenate(own) if own else None)
+    return Scored(samples, logits, features, probabilities, unknown, [], scores, targets)

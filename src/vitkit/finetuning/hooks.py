@@ -19,8 +19,8 @@ from vitkit.config import UserError
 from vitkit.console import Console, percent
 from vitkit.data.sources import Sample
 from vitkit.engines.eager import EagerEngine
-from vitkit.evals.classify import score
 from vitkit.evals.scoring import outputs_of
+from vitkit.evals.tasks import Task
 from vitkit.models.lora import plain_state
 from vitkit.models.vit import VisionTransformer
 from vitkit.recipes.finetune import Plan
@@ -34,11 +34,18 @@ class RunHooks:
     """Writes ``metrics.jsonl``, keeps the live line, evaluates on the validation part, saves checkpoints."""
 
     def __init__(
-        self, run: Path, plan: Plan, val: Sequence[Sample], select_by: str, state: TrainState, console: Console
+        self,
+        run: Path,
+        plan: Plan,
+        val: Sequence[Sample],
+        task: Task,
+        select_by: str,
+        state: TrainState,
+        console: Console,
     ) -> None:
-        self.run, self.plan, self.val, self.select_by = run, plan, val, select_by
+        self.run, self.plan, self.val, self.task, self.select_by = run, plan, val, task, select_by
         self.state, self.console = state, console
-        self.labels = torch.tensor([sample.label for sample in val])
+        self.targets = task.targets(val)
         self.losses: list[tuple[int, float]] = []
         self.evaluations: list[dict[str, float]] = []
         self._recent: deque[StepReport] = deque(maxlen=20)
@@ -110,8 +117,8 @@ class RunHooks:
         seconds = sum(r.seconds for r in self._recent)
         waited = sum(r.waited for r in self._recent) / seconds
         loss = sum(r.loss for r in self._recent) / len(self._recent)
-        best = max((e["top1"] for e in self.evaluations), default=None)
-        shown = f"best top-1 {percent(best)}  " if best is not None else ""
+        best = max((e[self.task.headline] for e in self.evaluations), default=None)
+        shown = f"best {self.task.shown} {percent(best)}  " if best is not None else ""
         memory = torch.cuda.max_memory_reserved() if torch.cuda.is_available() else psutil.Process().memory_info().rss
         rate = len(self._recent) * self.plan.train.batch_size / seconds
         text = f"loss {loss:.3f}  {shown}{rate:.0f} img/s  data wait {waited:.0%}  {memory / 2**30:.1f} GiB"
@@ -125,11 +132,8 @@ class RunHooks:
         train = self.plan.train
         engine = EagerEngine(sized, precision=train.precision, fused_attention=train.fused_attention, group=16)
         logits = outputs_of(engine, self.plan.preprocess, self.val, self.console, "validating").logits
-        scores = score(logits.double().softmax(1).numpy(), self.labels.numpy())
-        entry = {
-            "step": step,
-            **{k: v for k, v in scores.values.items() if k in ("top1", "balanced_accuracy", "macro_f1", "nll")},
-        }
+        scores = self.task.score_logits(logits, self.targets)
+        entry = {"step": step, **{k: v for k, v in scores.values.items() if k in self.task.metrics}}
         self.evaluations.append(entry)
         self._write({**entry, "split": "val"})
         return scores.selection_key(self.select_by)[0], scores.floor(self.select_by)

@@ -19,13 +19,12 @@ from vitkit.finetuning.data import TaskData
 from vitkit.finetuning.probe import Probed
 from vitkit.finetuning.training import trainable_copy
 from vitkit.models.vit import VisionTransformer
-from vitkit.objectives.classify import Classify
 from vitkit.recipes.finetune import FinetuneRecipe, Plan, choose_recipe, train_config
 from vitkit.train import measure
 
 __all__ = ["make_plan"]
 
-FLIP_TOLERANCE = 0.1  # mirrored images may cost the probe this much accuracy and still be used for training
+FLIP_TOLERANCE = 0.1  # mirrored images may cost the probe this much accuracy (or mAP) and still be used for training
 MEMORY_SHARE = 0.5  # of the free memory that training may plan with
 
 
@@ -58,9 +57,10 @@ def make_plan(
     view = dataclasses.replace(record, image_size=recipe.train_size)
     draft = Plan(record, fit_reason, recipe, config, torch.get_num_threads(), 0.0)
     batch = next(iter(training_batches(
-        data.splits.train, view, draft.augment(), batch_size=config.batch_size, steps=range(1), seed=arguments.seed, workers=0
+        data.splits.train, view, draft.augment(), batch_size=config.batch_size, steps=range(1), seed=arguments.seed, workers=0,
+        outputs=data.task.outputs,
     )))  # fmt: skip
-    measured = measure(trial, config, Classify(recipe.smoothing), batch, memory)
+    measured = measure(trial, config, data.task.objective(recipe.smoothing), batch, memory)
     steps = config.steps
     if arguments.budget is not None:
         # scoring: two candidates and the release on val, the release on test, and the evaluations during training
@@ -102,6 +102,7 @@ def _recipe(
         pretrained=pretrained,
         train=arguments.train,
         upscaled=upscaled,
+        multilabel=data.source.multilabel,
     )
     if probed.mirrored_accuracy < probed.val_accuracy - FLIP_TOLERANCE:
         console.say(

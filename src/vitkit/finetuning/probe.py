@@ -10,12 +10,14 @@ import torch
 from vitkit.bundle import Bundle
 from vitkit.console import Console, duration, percent
 from vitkit.data.pixels import Preprocess
-from vitkit.data.subsets import Splits, stratified_split
+from vitkit.data.subsets import stratified_split
+from vitkit.data.targets import strata
 from vitkit.engines.eager import EagerEngine
 from vitkit.evals.linear import Probe, fit_probe
 from vitkit.evals.scoring import SELECTION, outputs_of
 from vitkit.finetuning.arguments import Arguments
 from vitkit.finetuning.balance import Balance
+from vitkit.finetuning.data import TaskData
 
 __all__ = ["Probed", "run_probe"]
 
@@ -28,33 +30,33 @@ class Probed:
 
     probe: Probe
     images: int
-    val_accuracy: float
+    val_accuracy: float  # in multi-label data the mAP
     mirrored_accuracy: float
     seconds_per_image: float  # of inference here
 
 
 def run_probe(
-    backbone: Bundle, record: Preprocess, splits: Splits, balance: Balance, arguments: Arguments, console: Console
+    backbone: Bundle, record: Preprocess, data: TaskData, balance: Balance, arguments: Arguments, console: Console
 ) -> Probed:
+    splits, task = data.splits, data.task
     began = time.perf_counter()
     engine = EagerEngine(backbone.model, group=16)
     training = list(splits.train)
     if len(training) > MAX_PROBE_IMAGES:
-        labels = [sample.label for sample in training]
-        _, part = stratified_split(labels, MAX_PROBE_IMAGES / len(training), arguments.seed)
+        _, part = stratified_split(strata(training), MAX_PROBE_IMAGES / len(training), arguments.seed)
         training = [training[i] for i in part]
     x = outputs_of(engine, record, training, console, "probe: training features").features
     x_val = outputs_of(engine, record, splits.val, console, "probe: validation features").features
     mirrored = outputs_of(engine, record, splits.val, console, "probe: mirrored", mirror=True).features
     featured = time.perf_counter() - began
-    classes = 1 + max(sample.label for sample in splits.train)
-    probe = fit_probe(x, torch.tensor([sample.label for sample in training]), classes, arguments.seed)
+    classes = len(data.source.classes)
+    probe = fit_probe(x, torch.from_numpy(task.targets(training)), classes, arguments.seed)
     if balance.weights is not None:
         probe = probe.weighted(balance.weights)
-    labels_val = torch.tensor([sample.label for sample in splits.val])
-    accuracy, flipped = (float((probe.logits(f).argmax(1) == labels_val).double().mean()) for f in (x_val, mirrored))
+    wanted = task.targets(splits.val)
+    accuracy, flipped = (task.score_logits(probe.logits(f), wanted).values[task.headline] for f in (x_val, mirrored))
     console.say(
-        f"probe     linear probe on frozen features: validation top-1 {percent(accuracy)} ({SELECTION}), "
+        f"probe     linear probe on frozen features: validation {task.shown} {percent(accuracy)} ({SELECTION}), "
         f"cross-validated on {len(training)} training images {percent(probe.cv_accuracy)} "
         f"({duration(time.perf_counter() - began)})"
     )

@@ -5,23 +5,24 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from vitkit.bundle import Bundle, read_bundle_config
+from vitkit.bundle import MULTI, SEPARATOR, SINGLE, Bundle, read_bundle_config
 from vitkit.checkpoint import TrainState
 from vitkit.config import UserError, write_file, write_json
 from vitkit.console import Console, percent
 from vitkit.data.pixels import Preprocess
+from vitkit.data.sources import Source
 from vitkit.data.thumbnails import thumbnail
 from vitkit.engines.eager import EagerEngine
-from vitkit.evals.calibration import fit_temperature
 from vitkit.evals.linear import Probe
-from vitkit.evals.scoring import SELECTION, Scored, outputs_of, score_samples, seen_label
+from vitkit.evals.scoring import SELECTION, Scored, outputs_of, score_samples, seen_label, task_of
+from vitkit.evals.tasks import Task
 from vitkit.finetuning.backbone import describe_size, with_new_head
 from vitkit.finetuning.data import TaskData
 from vitkit.finetuning.facts import CROSS_VALIDATION, RunFacts, headline_split, report_facts
@@ -36,21 +37,21 @@ __all__ = ["check_earlier", "finish", "probe_candidate", "release", "tuned_candi
 MAX_UNKNOWN_IMAGES = 1_000  # of the training part that the detector of unknown images is fitted to
 
 
-def probe_candidate(backbone: Bundle, probe: Probe, record: Preprocess) -> Bundle:
+def probe_candidate(backbone: Bundle, probe: Probe, record: Preprocess, task: Task) -> Bundle:
     model = with_new_head(backbone, len(probe.bias))
     model.head.load_state_dict({"weight": probe.weight, "bias": probe.bias})  # type: ignore[union-attr]
-    return Bundle(model.eval(), record)
+    return Bundle(model.eval(), record, task=task.name)
 
 
-def tuned_candidate(state: TrainState, record: Preprocess) -> Bundle:
+def tuned_candidate(state: TrainState, record: Preprocess, task: Task) -> Bundle:
     """The best weights, merged, at the size the released model runs at."""
     model = VisionTransformer(dataclasses.replace(state.model.config, drop_path=0.0))
     model.load_state_dict(plain_state(state.best_weights))
-    return Bundle(resize(model, record.image_size), record)
+    return Bundle(resize(model, record.image_size), record, task=task.name)
 
 
 def release(candidates: dict[str, Bundle], backbone: Bundle, data: TaskData, metric: str, console: Console) -> Bundle:
-    """Score both candidates on the validation part, keep the better, fit its temperature."""
+    """Score both candidates on the validation part, keep the better, fit its temperature (and thresholds)."""
     scored = {
         name: score_samples(bundle, data.splits.val, console, f"validating {name}")
         for name, bundle in candidates.items()
@@ -63,8 +64,7 @@ def release(candidates: dict[str, Bundle], backbone: Bundle, data: TaskData, met
     reason = f"Released: the {name} model (validation {metric}, {SELECTION}: {figures}).{worse}"
     console.say(f"release   {reason}")
     bundle = candidates[name]
-    labels = np.array([sample.label for sample in scored[name].samples])
-    bundle.temperature = fit_temperature(scored[name].logits, labels)
+    bundle.temperature, bundle.thresholds = data.task.calibrate(scored[name].logits, scored[name].targets)
     bundle.unknown = _unknown_detector(bundle, data, scored[name].features, console)
     bundle.classes = data.source.classes
     bundle.source = backbone.source
@@ -73,7 +73,13 @@ def release(candidates: dict[str, Bundle], backbone: Bundle, data: TaskData, met
         "released": name,
         "reason": reason,
         "candidates": {
-            other: {"val": dict(result.values), "n": result.n, "label": SELECTION} for other, result in scores.items()
+            other: {
+                "val": dict(result.values),
+                "interval": list(result.intervals[data.task.headline]),
+                "n": result.n,
+                "label": SELECTION,
+            }
+            for other, result in scores.items()
         },
     }
     return bundle
@@ -134,7 +140,7 @@ def finish(
     headline = report["headline"]
     label = f", {headline['label']}" if headline["label"] else ""
     console.say(
-        f"result    {headline['split']} top-1 {percent(headline['value'])} "
+        f"result    {headline['split']} {data.task.shown} {percent(headline['value'])} "
         f"[{percent(headline['low'])}, {percent(headline['high'])}] on {headline['n']} images{label}"
     )
     console.say(f"bundle    {run / 'model'}")
@@ -142,17 +148,20 @@ def finish(
     return report
 
 
-def check_earlier(earlier: str | None, classes: Sequence[str]) -> None:
-    """Refuse to compare with a run of other classes, before anything is trained.
+def check_earlier(earlier: str | None, source: Source) -> None:
+    """Refuse to compare with a run of other classes or another task, before anything is trained.
 
     Raises:
         UserError: the classes differ.
     """
     if earlier is None:
         return
-    others = read_bundle_config(Path(earlier) / "model")["classes"] or []
-    if sorted(others) != sorted(classes):
-        different = ", ".join(sorted(set(others) ^ set(classes))[:8])
+    config = read_bundle_config(Path(earlier) / "model")
+    others, task = config["classes"] or [], MULTI if source.multilabel else SINGLE
+    if config.get("task", SINGLE) != task:
+        raise UserError(f"{earlier} is {config.get('task', SINGLE)}, this data is {task}; the two cannot be compared.")
+    if sorted(others) != sorted(source.classes):
+        different = ", ".join(sorted(set(others) ^ set(source.classes))[:8])
         raise UserError(f"{earlier} has other classes than this data ({different}); the two cannot be compared.")
 
 
@@ -163,15 +172,19 @@ def _score_earlier(earlier: str | None, bundle: Bundle, head: Scored, console: C
     name = Path(earlier).name
     other = load_model(Path(earlier) / "model")
     names = list(other.classes or ())
-    samples = [s._replace(label=names.index(bundle.class_name(s.label))) for s in head.samples]
-    scores = score_samples(other, samples, console, f"scoring {name}").scores
-    low, high = scores.top1_interval
-    console.say(f"earlier   {earlier}: top-1 {percent(scores.values['top1'])} on the same images")
+    index = [names.index(own) for own in bundle.classes or ()]
+    samples = [
+        s._replace(label=index[s.label] if s.label >= 0 else -1, labels=tuple(sorted(index[i] for i in s.labels)))
+        for s in head.samples
+    ]
+    scores, task = score_samples(other, samples, console, f"scoring {name}").scores, task_of(bundle)
+    value, (low, high) = scores.values[task.headline], scores.intervals[task.headline]
+    console.say(f"earlier   {earlier}: {task.shown} {percent(value)} on the same images")
     seen, count = seen_label(other, samples)
     split = "test" if seen == "" else f"the same images, {count} seen before"
     return {
-        "model": f"earlier run {name}", "split": split, "value": scores.values["top1"], "low": low, "high": high,
-        "n": scores.n, "label": seen,
+        "model": f"earlier run {name}", "split": split, "value": value, "low": low, "high": high, "n": scores.n,
+        "label": seen,
     }  # fmt: skip
 
 
@@ -199,7 +212,7 @@ def _write_predictions(run: Path, bundle: Bundle, results: Mapping[str, Scored])
         for i, (sample, row) in enumerate(zip(result.samples, result.probabilities, strict=True)):
             best = bundle.top(torch.from_numpy(row), 1)
             flag = [] if result.unknown is None else [str(bool(result.unknown[i])).lower()]
-            writer.writerow(
-                [split, sample.name, bundle.class_name(sample.label), best.classes[0], best.probabilities[0], *flag]
-            )
+            truth = sample.labels if bundle.task == MULTI else (sample.label,)
+            label = SEPARATOR.join(bundle.class_name(index) for index in truth)
+            writer.writerow([split, sample.name, label, best.answer, best.probability, *flag])
     write_file(run / "predictions.csv", text.getvalue().encode("utf-8", "surrogateescape"))

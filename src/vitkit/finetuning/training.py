@@ -8,13 +8,12 @@ from pathlib import Path
 from vitkit.checkpoint import TrainState, has_checkpoint, load_checkpoint
 from vitkit.console import Console
 from vitkit.data.loader import training_batches
-from vitkit.data.subsets import Splits
 from vitkit.finetuning.arguments import Arguments
 from vitkit.finetuning.balance import Balance
+from vitkit.finetuning.data import TaskData
 from vitkit.finetuning.hooks import RunHooks
 from vitkit.models.lora import add_lora
 from vitkit.models.vit import VisionTransformer
-from vitkit.objectives.classify import Classify
 from vitkit.recipes.finetune import FinetuneRecipe, Plan
 from vitkit.train import start, train
 from vitkit.zoo.load import resize
@@ -41,7 +40,7 @@ def run_training(
     arguments: Arguments,
     plan: Plan,
     model: VisionTransformer,
-    splits: Splits,
+    data: TaskData,
     balance: Balance,
     console: Console,
 ) -> tuple[TrainState, RunHooks]:
@@ -52,14 +51,15 @@ def run_training(
         load_checkpoint(folder, state)
         console.say(f"resume    from step {state.step} of {config.steps}")
     batches = training_batches(
-        splits.train,
+        data.splits.train,
         dataclasses.replace(plan.preprocess, image_size=plan.recipe.train_size),
         plan.augment(),
         batch_size=config.batch_size,
         steps=range(state.step, config.steps),
         seed=arguments.seed,
         workers=arguments.workers,
+        outputs=data.task.outputs,
     )
-    with RunHooks(run, plan, splits.val, balance.metric(arguments.select_by), state, console) as hooks:
-        train(state, config, Classify(plan.recipe.smoothing, balance.weights), batches, hooks)
+    with RunHooks(run, plan, data.splits.val, data.task, arguments.select_by, state, console) as hooks:
+        train(state, config, data.task.objective(plan.recipe.smoothing, balance.weights), batches, hooks)
     return state, hooks

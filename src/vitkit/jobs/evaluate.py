@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from vitkit.bundle import MULTI, SINGLE, Bundle
 from vitkit.config import UserError
 from vitkit.console import Console, percent
-from vitkit.data.sources import match_classes, read_source
-from vitkit.evals.scoring import rows, score_samples, seen_label
+from vitkit.data.sources import Source, match_classes, read_source
+from vitkit.evals.scoring import rows, score_samples, seen_label, task_of
 from vitkit.jobs.load import load
 from vitkit.report import Row
 
@@ -38,13 +39,14 @@ def evaluate(
         Rows of task, dataset, metric, value and interval.
 
     Raises:
-        UserError: no such model, data or split; classes that the model does not know.
+        UserError: no such model, data or split; classes that the model does not know; data of the other task.
     """
     console = console or Console()
     bundle = load(model, **(overrides or {}))
     for note in bundle.notes:
         console.say(f"model: {note}")
     source = read_source(data)
+    _check_task(bundle, source)
     if bundle.classes is None:
         if len(source.classes) != bundle.config.num_classes:
             raise UserError(
@@ -67,9 +69,21 @@ def evaluate(
     label, count = seen_label(bundle, scored.samples)
     if label:
         console.warn(f"{count} of these images took part in making the model: {label}")
-    low, high = scored.scores.top1_interval
+    task = task_of(bundle)
+    low, high = scored.scores.intervals[task.headline]
     console.say(
-        f"{source.name} {chosen}: top-1 {percent(scored.scores.values['top1'])} "
+        f"{source.name} {chosen}: {task.shown} {percent(scored.scores.values[task.headline])} "
         f"[{percent(low)}, {percent(high)}], {scored.scores.n} scored, {len(scored.skipped)} skipped"
     )
     return rows(scored, "classify", f"{source.name}/{chosen}", str(model), label)
+
+
+def _check_task(bundle: Bundle, source: Source) -> None:
+    found = MULTI if source.multilabel else SINGLE
+    if found != bundle.task:
+        one, many = "one class per image", "any number of classes per image"
+        has, gives = (many, one) if source.multilabel else (one, many)
+        raise UserError(
+            f"{source.name} is {found} data ({has}), the model is {bundle.task} (it gives {gives}); their answers cannot be "
+            "compared. Score the model on data of its own kind, or fine-tune one on this data."
+        )

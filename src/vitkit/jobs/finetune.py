@@ -17,6 +17,7 @@ from typing import Any
 from vitkit.config import UserError, read_json, write_json
 from vitkit.console import Console
 from vitkit.data.loader import spare_cores
+from vitkit.evals.tasks import check_metric
 from vitkit.finetuning.arguments import Arguments, absolute, check_arguments, read_arguments
 from vitkit.finetuning.backbone import choose_preprocess, load_backbone, with_new_head
 from vitkit.finetuning.balance import choose_balance
@@ -79,8 +80,8 @@ def finetune(
         image_size: the size to run at, one number or (height, width), instead of the model's own.
         fit: auto | crop | squash | pad.
         train: all | head | lora.
-        select_by: metric that chooses the kept weights: top1, balanced_accuracy, macro_f1 or nll; ``auto`` is
-            balanced_accuracy where errors are weighted by class, else top1.
+        select_by: metric that chooses the kept weights: top1, balanced_accuracy, macro_f1 or nll; in multi-label data map,
+            micro_f1, macro_f1 or nll. ``auto`` is top1, balanced_accuracy where errors are weighted by class, or map.
         balance: what an error of each class costs: auto (inverse to class size where sizes differ by half or more),
             none, or a JSON or CSV file of class and weight.
         earlier: a finished run; its model is scored on the same images, for the comparison in the report.
@@ -161,7 +162,10 @@ def finetune(
 def _run(run: Path, arguments: Arguments, stored_plan: Path | None, command: str, console: Console) -> FinetuneResult:
     began = time.perf_counter()
     data = read_data(arguments, stored_plan, console)
-    check_earlier(arguments.earlier, data.source.classes)
+    check_earlier(arguments.earlier, data.source)
+    balance = choose_balance(arguments.balance, data, console)
+    metric = check_metric(data.task, balance.metric(arguments.select_by))
+    arguments = dataclasses.replace(arguments, select_by=metric)
     backbone, pretrained = load_backbone(arguments, data, console)
     record, fit_reason = choose_preprocess(arguments, backbone, data, console)
     write_inputs(run, arguments, command, data)
@@ -171,18 +175,17 @@ def _run(run: Path, arguments: Arguments, stored_plan: Path | None, command: str
         cross_validated = cross_validate(
             run, arguments, data, partial(_run_fold, command=command, console=console), console
         )
-    balance = choose_balance(arguments.balance, data.splits.train, data.source.classes, console)
-    probed = run_probe(backbone, record, data.splits, balance, arguments, console)
-    model = with_new_head(backbone, len(data.source.classes))
+    probed = run_probe(backbone, record, data, balance, arguments, console)
+    model = with_new_head(backbone, len(data.source.classes), data.task.head_bias(data.task.targets(data.splits.train)))
     chosen = make_plan(arguments, stored_plan, model, record, fit_reason, data, probed, pretrained, began, console)
     write_json(run / "plan.json", chosen.to_dict())
-    state, hooks = run_training(run, arguments, chosen, model, data.splits, balance, console)
+    state, hooks = run_training(run, arguments, chosen, model, data, balance, console)
 
     candidates = {
-        "linear probe": probe_candidate(backbone, probed.probe, record),
-        "fine-tuned": tuned_candidate(state, record),
+        "linear probe": probe_candidate(backbone, probed.probe, record, data.task),
+        "fine-tuned": tuned_candidate(state, record, data.task),
     }
-    bundle = release(candidates, backbone, data, balance.metric(arguments.select_by), console)
+    bundle = release(candidates, backbone, data, arguments.select_by, console)
     facts = RunFacts(arguments, command, chosen, data, balance, probed, state, hooks, began)
     report = finish(run, bundle, facts, cross_validated, console)
     return FinetuneResult(run, run / "model", run / "report.html", report["headline"], report)

@@ -12,9 +12,9 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, NamedTuple, TextIO
 
-from vitkit.bundle import Bundle, Prediction
+from vitkit.bundle import MULTI, Bundle, Prediction
 from vitkit.config import UserError, did_you_mean
 from vitkit.console import Console
 from vitkit.data.containers import ImageSource
@@ -53,7 +53,7 @@ def predict(
         model: a bundle, a bundle folder or a checkpoint file.
         paths: files, folders (searched to the bottom) and glob patterns; of a CSV, Parquet or tar file its images.
         out: ``.csv`` or ``.jsonl`` file; what could not be read goes to ``<out>.skipped.csv``.
-        top: classes per image.
+        top: classes per image, by rank; a multi-label model's answer has as many as reach their thresholds.
         strict: fail on the first file that cannot be used, instead of listing it.
         stream: where CSV rows go without ``out``; without either, predictions are returned.
 
@@ -75,6 +75,7 @@ def predict(
     for note in bundle.notes:
         console.warn(note)
     top = min(top, bundle.config.num_classes or 1)
+    columns = _Columns(top, bundle.task == MULTI, bundle.unknown is not None)
     skipped: list[tuple[str, str]] = []
 
     def results() -> Iterator[tuple[str, Prediction]]:
@@ -93,9 +94,9 @@ def predict(
         return PredictResult(predictions, len(predictions), skipped)
     if out is None:
         assert stream is not None
-        written = _write(results(), stream, top, bundle.unknown is not None, "csv")
+        written = _write(results(), stream, columns, "csv")
     else:
-        written = _write_file(results(), Path(out), top, bundle.unknown is not None)
+        written = _write_file(results(), Path(out), columns)
         _list_skipped(Path(out), skipped)
         console.say(f"wrote {out}: {written} predicted, {len(skipped)} skipped")
     if not written:
@@ -149,13 +150,13 @@ def expand_paths(given: Sequence[str | Path], ignored: Counter[str]) -> list[tup
     return images
 
 
-def _write_file(results: Iterator[tuple[str, Prediction]], out: Path, top: int, tells_unknown: bool) -> int:
+def _write_file(results: Iterator[tuple[str, Prediction]], out: Path, columns: _Columns) -> int:
     kind = out.suffix.lower().removeprefix(".")
     if out.exists() and not out.is_file():
         kind = kind or "csv"  # a device or pipe
     if kind not in ("csv", "jsonl"):
         raise UserError(f"{out}: predictions are written as .csv or .jsonl.")
-    return _guard(out, lambda file: _write(results, file, top, tells_unknown, kind))
+    return _guard(out, lambda file: _write(results, file, columns, kind))
 
 
 def _guard(out: Path, write: Callable[[TextIO], int]) -> int:
@@ -176,20 +177,34 @@ def _guard(out: Path, write: Callable[[TextIO], int]) -> int:
         ) from None
 
 
-def _write(results: Iterator[tuple[str, Prediction]], file: TextIO, top: int, tells_unknown: bool, kind: str) -> int:
-    count = 0
+class _Columns(NamedTuple):
+    """What a row says beside path, prediction and probability."""
+
+    top: int  # ranked classes
+    multilabel: bool  # the prediction is a set of classes
+    unknown: bool  # the model can tell images unlike its training images
+
+
+def _write(results: Iterator[tuple[str, Prediction]], file: TextIO, columns: _Columns, kind: str) -> int:
+    count, top = 0, columns.top
+    first = 1 if columns.multilabel and top > 1 else 2  # a set of classes is not the first of them
     if kind == "csv":
         writer = csv.writer(file, lineterminator="\n")
-        more = [f"{name}_{rank}" for rank in range(2, top + 1) for name in ("prediction", "probability")]
-        writer.writerow(["path", "prediction", "probability", *more, *(["unknown"] if tells_unknown else [])])
+        more = [f"{name}_{rank}" for rank in range(first, top + 1) for name in ("prediction", "probability")]
+        writer.writerow(["path", "prediction", "probability", *more, *(["unknown"] if columns.unknown else [])])
     for path, prediction in results:
         pairs = list(zip(prediction.classes, prediction.probabilities, strict=True))
         if kind == "csv":
-            mark = [str(prediction.unknown).lower()] if tells_unknown else []
-            writer.writerow([path, *(value for pair in pairs for value in pair), *mark])
+            ranked = (value for pair in pairs[first - 1 :] for value in pair)
+            mark = [str(prediction.unknown).lower()] if columns.unknown else []
+            writer.writerow([path, prediction.answer, prediction.probability, *ranked, *mark])
         else:
-            line: dict[str, Any] = {"path": path, "prediction": pairs[0][0], "probability": pairs[0][1]}
-            if tells_unknown:
+            line: dict[str, Any] = {
+                "path": path, "prediction": prediction.answer, "probability": prediction.probability,
+            }  # fmt: skip
+            if prediction.labels is not None:
+                line["labels"] = list(prediction.labels)
+            if columns.unknown:
                 line["unknown"] = prediction.unknown
             if top > 1:
                 line["top"] = [{"class": name, "probability": p} for name, p in pairs]

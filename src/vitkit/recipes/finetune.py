@@ -22,6 +22,7 @@ from vitkit.train import TrainConfig, best_precision
 
 __all__ = ["FinetuneRecipe", "Plan", "choose_recipe", "scratch_config", "train_config", "validation_fraction"]
 
+MULTILABEL_CROP = 0.6  # of the area, at the least
 SMALL_SIDE = 16  # smaller images are enlarged to this before patches are cut
 
 
@@ -68,7 +69,9 @@ def validation_fraction(images_per_class: float) -> float:
     return 0.1 if images_per_class < 50 else 0.2
 
 
-def choose_recipe(*, images: int, config: ViTConfig, pretrained: bool, train: str, upscaled: bool) -> FinetuneRecipe:
+def choose_recipe(
+    *, images: int, config: ViTConfig, pretrained: bool, train: str, upscaled: bool, multilabel: bool = False
+) -> FinetuneRecipe:
     """Choose the recipe.
 
     Args:
@@ -77,7 +80,12 @@ def choose_recipe(*, images: int, config: ViTConfig, pretrained: bool, train: st
         pretrained: weights were given, as opposed to a random start.
         train: all | head | lora.
         upscaled: the images are smaller than the model's size, so that random crops would only blur them.
+        multilabel: an image may have any number of classes.
     """
+    if multilabel:
+        one = choose_recipe(images=images, config=config, pretrained=pretrained, train=train, upscaled=upscaled)
+        # A crop may cut away what a label names. Smoothing towards 0.5 would lift every rare class above its frequency.
+        return dataclasses.replace(one, crop_area=max(one.crop_area, MULTILABEL_CROP), smoothing=0.0)
     if train not in ("all", "head", "lora"):
         raise UserError(f"--train is {train!r}; known: all, head, lora.")
     if not pretrained:
