@@ -22,6 +22,7 @@ from vitkit.config import UserError, from_dict, read_json, write_file, write_jso
 from vitkit.data.pixels import Preprocess, prepare
 
 if TYPE_CHECKING:
+    import numpy as np
     from PIL import Image
     from torch import Tensor
 
@@ -73,8 +74,8 @@ class Bundle:
             )
         return self.preprocess_record
 
-    def preprocess(self, image: Image.Image) -> Tensor:
-        """A PIL image of any mode to the model's input, float32 (C, H, W)."""
+    def preprocess(self, image: Image.Image | np.ndarray) -> Tensor:
+        """A PIL image of any mode, or an array (H, W, C) as in a `.npy` file, to the model's input, float32 (C, H, W)."""
         from vitkit.data.loader import to_tensor
 
         return to_tensor(prepare(image, self.require_preprocess()))
@@ -93,8 +94,10 @@ class Bundle:
         keep = order[: max(1, top)].tolist()
         return Prediction(tuple(self.class_name(i) for i in keep), tuple(values[: len(keep)].tolist()))
 
-    def predict(self, images: Image.Image | Sequence[Image.Image], top: int = 5) -> list[Prediction]:
-        """Classify PIL images; each result is independent of the other images.
+    def predict(
+        self, images: Image.Image | np.ndarray | Sequence[Image.Image | np.ndarray], top: int = 5
+    ) -> list[Prediction]:
+        """Classify PIL images, or arrays (H, W, C); each result is independent of the other images.
 
         Raises:
             UserError: the model has no head or no preprocessing record.
@@ -105,11 +108,12 @@ class Bundle:
             raise UserError("this model has no head, it can give features but not classes.")
         if self.config.pool == "none":
             raise UserError("this model classifies every token (pool='none'); predict needs one answer per image.")
-        many: list[Image.Image] = list(images) if isinstance(images, list | tuple) else [images]  # type: ignore[list-item]
+        many: list[Any] = list(images) if isinstance(images, list | tuple) else [images]
         for image in many:
-            if not hasattr(image, "getexif"):
+            if not hasattr(image, "getexif") and type(image).__name__ != "ndarray":
                 raise UserError(
-                    f"predict takes PIL images, got {type(image).__name__}; open files with PIL.Image.open."
+                    f"predict takes PIL images or arrays (height, width, channels), got {type(image).__name__}; "
+                    "open files with PIL.Image.open or numpy.load."
                 )
         if not many:
             return []

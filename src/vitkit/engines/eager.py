@@ -12,7 +12,7 @@ from torch import Tensor
 
 from vitkit.data.containers import ImageSource
 from vitkit.data.loader import to_tensor
-from vitkit.data.pixels import ImageError, Preprocess, open_image, prepare
+from vitkit.data.pixels import MAX_PIXELS, ImageError, Preprocess, load_input
 from vitkit.models.vit import Attention, VisionTransformer
 
 __all__ = ["EagerEngine", "stream"]
@@ -79,6 +79,7 @@ def stream(
     *,
     workers: int = 2,
     mirror: bool = False,
+    max_pixels: int = MAX_PIXELS,
 ) -> Iterator[Tensor | ImageError]:
     """Yield each image's result (O,) in input order, or the error of an image that cannot be used.
 
@@ -87,7 +88,7 @@ def stream(
 
     def load(source: ImageSource) -> Tensor | ImageError:
         try:
-            image = to_tensor(prepare(open_image(source), record))
+            image = to_tensor(load_input(source, record, max_pixels))
             return image.flip(-1) if mirror else image
         except ImageError as error:
             return error

@@ -13,7 +13,7 @@ from vitkit.bundle import Bundle
 from vitkit.config import UserError
 from vitkit.console import Console
 from vitkit.data.containers import ImageSource
-from vitkit.data.pixels import ImageError, Preprocess
+from vitkit.data.pixels import MAX_PIXELS, ImageError, Preprocess
 from vitkit.data.sources import Sample
 from vitkit.engines.eager import EagerEngine, stream
 from vitkit.evals.classify import Scores, score
@@ -36,17 +36,26 @@ class Scored:
     scores: Scores
 
 
-def classify_stream(bundle: Bundle, sources: Sequence[ImageSource], workers: int) -> Iterator[np.ndarray | ImageError]:
+def classify_stream(
+    bundle: Bundle, sources: Sequence[ImageSource], workers: int, max_pixels: int = MAX_PIXELS
+) -> Iterator[np.ndarray | ImageError]:
     """Yield logits (O,) of each image in input order, or its error."""
     if bundle.config.num_classes == 0:
         raise UserError("this model has no head: it gives features, not classes. Fine-tune it first.")
     engine = bundle.run if isinstance(bundle.run, EagerEngine) else EagerEngine(bundle.model)
-    for result in stream(engine, bundle.require_preprocess(), sources, workers=workers):
+    for result in stream(engine, bundle.require_preprocess(), sources, workers=workers, max_pixels=max_pixels):
         yield result if isinstance(result, ImageError) else result.numpy()
 
 
 def score_samples(
-    bundle: Bundle, samples: Sequence[Sample], console: Console, label: str, *, strict: bool = False, workers: int = 2
+    bundle: Bundle,
+    samples: Sequence[Sample],
+    console: Console,
+    label: str,
+    *,
+    strict: bool = False,
+    workers: int = 2,
+    max_pixels: int = MAX_PIXELS,
 ) -> Scored:
     """Score labelled samples; files that cannot be used are listed and never replaced.
 
@@ -54,7 +63,7 @@ def score_samples(
         UserError: with ``strict``, if any file cannot be used; always, if none can.
     """
     kept, logits, skipped = [], [], []
-    results = classify_stream(bundle, [sample.source for sample in samples], workers)
+    results = classify_stream(bundle, [sample.source for sample in samples], workers, max_pixels)
     for sample, result in zip(samples, console.track(results, len(samples), label), strict=True):
         if isinstance(result, ImageError):
             if strict:
@@ -79,13 +88,14 @@ def features_of(
     label: str,
     *,
     mirror: bool = False,
+    max_pixels: int = MAX_PIXELS,
 ) -> Tensor:
     """Results (n, O) of an engine over samples that were opened before.
 
     Raises:
         UserError: a file that could be read before and cannot now.
     """
-    results = stream(engine, record, [sample.source for sample in samples], mirror=mirror)
+    results = stream(engine, record, [sample.source for sample in samples], mirror=mirror, max_pixels=max_pixels)
     rows = []
     for sample, result in zip(samples, console.track(results, len(samples), label), strict=True):
         if isinstance(result, ImageError):

@@ -21,6 +21,7 @@ from vitkit.data.sources import Sample
 from vitkit.engines.eager import EagerEngine
 from vitkit.evals.classify import score
 from vitkit.evals.scoring import features_of
+from vitkit.finetuning.arguments import Arguments
 from vitkit.models.lora import plain_state
 from vitkit.models.vit import VisionTransformer
 from vitkit.recipes.finetune import Plan
@@ -34,9 +35,10 @@ class RunHooks:
     """Writes ``metrics.jsonl``, keeps the live line, evaluates on the validation part, saves checkpoints."""
 
     def __init__(
-        self, run: Path, plan: Plan, val: Sequence[Sample], select_by: str, state: TrainState, console: Console
+        self, run: Path, plan: Plan, val: Sequence[Sample], arguments: Arguments, state: TrainState, console: Console
     ) -> None:
-        self.run, self.plan, self.val, self.select_by = run, plan, val, select_by
+        self.run, self.plan, self.val, self.select_by = run, plan, val, arguments.select_by
+        self.max_pixels = arguments.max_pixels
         self.state, self.console = state, console
         self.labels = torch.tensor([sample.label for sample in val])
         self.losses: list[tuple[int, float]] = []
@@ -124,7 +126,9 @@ class RunHooks:
         sized = resize(model, self.plan.preprocess.image_size)
         train = self.plan.train
         engine = EagerEngine(sized, precision=train.precision, fused_attention=train.fused_attention, group=16)
-        logits = features_of(engine, self.plan.preprocess, self.val, self.console, "validating")
+        logits = features_of(
+            engine, self.plan.preprocess, self.val, self.console, "validating", max_pixels=self.max_pixels
+        )
         scores = score(logits.double().softmax(1).numpy(), self.labels.numpy())
         entry = {
             "step": step,

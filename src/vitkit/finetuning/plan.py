@@ -58,7 +58,8 @@ def make_plan(
     view = dataclasses.replace(record, image_size=recipe.train_size)
     draft = Plan(record, fit_reason, recipe, config, torch.get_num_threads(), 0.0)
     batch = next(iter(training_batches(
-        data.splits.train, view, draft.augment(), batch_size=config.batch_size, steps=range(1), seed=arguments.seed, workers=0
+        data.splits.train, view, draft.augment(), batch_size=config.batch_size, steps=range(1), seed=arguments.seed, workers=0,
+        max_pixels=arguments.max_pixels,
     )))  # fmt: skip
     measured = measure(trial, config, Classify(recipe.smoothing), batch, memory)
     steps = config.steps

@@ -40,9 +40,10 @@ def run_probe(backbone: Bundle, record: Preprocess, splits: Splits, arguments: A
         labels = [sample.label for sample in training]
         _, part = stratified_split(labels, MAX_PROBE_IMAGES / len(training), arguments.seed)
         training = [training[i] for i in part]
-    x = features_of(engine, record, training, console, "probe: training features")
-    x_val = features_of(engine, record, splits.val, console, "probe: validation features")
-    mirrored = features_of(engine, record, splits.val, console, "probe: mirrored", mirror=True)
+    limit = arguments.max_pixels
+    x = features_of(engine, record, training, console, "probe: training features", max_pixels=limit)
+    x_val = features_of(engine, record, splits.val, console, "probe: validation features", max_pixels=limit)
+    mirrored = features_of(engine, record, splits.val, console, "probe: mirrored", mirror=True, max_pixels=limit)
     featured = time.perf_counter() - began
     classes = 1 + max(sample.label for sample in splits.train)
     probe = fit_probe(x, torch.tensor([sample.label for sample in training]), classes, arguments.seed)

@@ -51,7 +51,9 @@ def release(
     """Score both candidates on the validation part, keep the better, fit its temperature."""
     scored: dict[str, Scored] = {}
     for name, bundle in candidates.items():
-        scored[name] = score_samples(bundle, data.splits.val, console, f"validating {name}")
+        scored[name] = score_samples(
+            bundle, data.splits.val, console, f"validating {name}", max_pixels=arguments.max_pixels
+        )
     scores = {name: result.scores for name, result in scored.items()}
     metric = arguments.select_by
     tuned, probe = (scores[name].selection_key(metric) for name in ("fine-tuned", "linear probe"))
@@ -91,9 +93,10 @@ def finish(run: Path, bundle: Bundle, facts: RunFacts, console: Console) -> dict
     }
     bundle.save(run / "model")
     loaded = Bundle.read(run / "model")
-    results = {"val": score_samples(loaded, data.splits.val, console, "scoring val")}
+    limit = facts.arguments.max_pixels
+    results = {"val": score_samples(loaded, data.splits.val, console, "scoring val", max_pixels=limit)}
     if data.splits.test:
-        results["test"] = score_samples(loaded, data.splits.test, console, "scoring test")
+        results["test"] = score_samples(loaded, data.splits.test, console, "scoring test", max_pixels=limit)
     loaded.training = {**bundle.training, "metrics": _metrics(results)}
     write_json(run / "model" / "training.json", loaded.training)
     report = report_facts(facts, loaded, release, results, describe_size(loaded.model))

@@ -52,7 +52,8 @@ def run_training(
         steps=range(state.step, config.steps),
         seed=arguments.seed,
         workers=arguments.workers,
+        max_pixels=arguments.max_pixels,
     )
-    with RunHooks(run, plan, splits.val, arguments.select_by, state, console) as hooks:
+    with RunHooks(run, plan, splits.val, arguments, state, console) as hooks:
         train(state, config, Classify(plan.recipe.smoothing), batches, hooks)
     return state, hooks

@@ -10,6 +10,7 @@ from vitkit.bundle import Bundle
 from vitkit.config import UserError
 from vitkit.console import Console, percent
 from vitkit.data.audit import digest
+from vitkit.data.pixels import MAX_PIXELS
 from vitkit.data.sources import Sample, match_classes, read_source
 from vitkit.evals.scoring import SELECTION, rows, score_samples
 from vitkit.jobs.load import load
@@ -25,6 +26,7 @@ def evaluate(
     split: str | None = None,
     strict: bool = False,
     workers: int = 2,
+    max_pixels: int = MAX_PIXELS,
     overrides: dict[str, Any] | None = None,
     console: Console | None = None,
 ) -> list[Row]:
@@ -35,6 +37,7 @@ def evaluate(
         data: a folder of class folders, or one with train/ and val/ or test/ inside, or ``digits``.
         split: which split to score; by default test, else val, else all of a flat folder.
         strict: fail on the first file that cannot be used, instead of listing it.
+        max_pixels: larger images are listed without being decoded.
 
     Returns:
         Rows of task, dataset, metric, value and interval.
@@ -63,7 +66,9 @@ def evaluate(
     if chosen not in source.splits:
         raise UserError(f"{data} has no split {chosen!r}; it has {', '.join(source.splits)}.")
     samples = source.splits[chosen]
-    scored = score_samples(bundle, samples, console, f"scoring {chosen}", strict=strict, workers=workers)
+    scored = score_samples(
+        bundle, samples, console, f"scoring {chosen}", strict=strict, workers=workers, max_pixels=max_pixels
+    )
     for name, reason in scored.skipped:
         console.warn(f"skipped {name}: {reason}")
     label = _label(bundle, scored.samples, console)

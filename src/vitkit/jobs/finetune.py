@@ -16,6 +16,7 @@ from typing import Any
 from vitkit.config import UserError, read_json, write_json
 from vitkit.console import Console
 from vitkit.data.loader import spare_cores
+from vitkit.data.pixels import MAX_PIXELS
 from vitkit.finetuning.arguments import Arguments, absolute, check_arguments, read_arguments
 from vitkit.finetuning.backbone import choose_preprocess, load_backbone, with_new_head
 from vitkit.finetuning.data import read_data, write_inputs
@@ -54,6 +55,8 @@ def finetune(
     seed: int = 0,
     strict: bool = False,
     workers: int | None = None,
+    channels: int = 3,
+    max_pixels: int = MAX_PIXELS,
     settings: Mapping[str, Any] | None = None,
     overrides: Mapping[str, Any] | None = None,
     plan: str | Path | None = None,
@@ -77,6 +80,8 @@ def finetune(
         seed: of the split and of training; equal seeds give equal results, whatever the number of workers.
         strict: fail on the first file that cannot be used, instead of listing it.
         workers: processes that prepare images; None for as many as this machine has cores to spare.
+        channels: 3 makes every image RGB; with another number, images (`.npy`, multi-band TIFF, gray, ...) must have so many.
+        max_pixels: larger images are listed without being decoded.
         settings: fields of `FinetuneRecipe` to change.
         overrides: of the loaded model, see `vitkit.load`.
         plan: a finished run whose plan (split, recipe, every choice made by timing or memory) is used again.
@@ -89,7 +94,15 @@ def finetune(
     console = console or Console()
     if resume is not None:
         given = (data, model, out, val, budget, epochs, image_size, settings, overrides, plan)
-        if any(given) or (fit, train, select_by, seed, strict) != ("auto", "all", "top1", 0, False):
+        if any(given) or (fit, train, select_by, seed, strict, channels, max_pixels) != (
+            "auto",
+            "all",
+            "top1",
+            0,
+            False,
+            3,
+            MAX_PIXELS,
+        ):
             raise UserError("--resume takes everything from the run it goes on with; leave the other arguments out.")
         run = Path(resume)
         arguments, command = read_arguments(run)
@@ -107,7 +120,8 @@ def finetune(
         arguments = Arguments(
             str(absolute(data)), absolute(None if model == "scratch" else model), absolute(val), budget, epochs,
             pair, fit, train, {"accuracy": "top1"}.get(select_by, select_by), seed, strict,
-            spare_cores() if workers is None else workers, dict(settings or {}), dict(overrides or {}),
+            workers=spare_cores() if workers is None else workers, channels=channels, max_pixels=max_pixels,
+            settings=dict(settings or {}), overrides=dict(overrides or {}),
         )  # fmt: skip
         check_arguments(arguments)
         if plan is not None and (settings or epochs or budget or image_size or fit != "auto"):

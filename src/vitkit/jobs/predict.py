@@ -17,7 +17,7 @@ from typing import Any, TextIO
 from vitkit.bundle import Bundle, Prediction
 from vitkit.config import UserError, did_you_mean
 from vitkit.console import Console
-from vitkit.data.pixels import IMAGE_SUFFIXES, ImageError
+from vitkit.data.pixels import IMAGE_SUFFIXES, MAX_PIXELS, ImageError
 from vitkit.data.sources import find_images
 from vitkit.evals.scoring import classify_stream
 from vitkit.jobs.load import load
@@ -42,6 +42,7 @@ def predict(
     top: int = 1,
     strict: bool = False,
     workers: int = 2,
+    max_pixels: int = MAX_PIXELS,
     overrides: dict[str, Any] | None = None,
     stream: TextIO | None = None,
     console: Console | None = None,
@@ -54,6 +55,7 @@ def predict(
         out: ``.csv`` or ``.jsonl`` file; what could not be read goes to ``<out>.skipped.csv``.
         top: classes per image.
         strict: fail on the first file that cannot be used, instead of listing it.
+        max_pixels: larger images are listed without being decoded.
         stream: where CSV rows go without ``out``; without either, predictions are returned.
 
     Raises:
@@ -78,7 +80,7 @@ def predict(
     skipped: list[tuple[str, str]] = []
 
     def results() -> Iterator[tuple[str, Prediction]]:
-        logits = classify_stream(bundle, images, workers)
+        logits = classify_stream(bundle, images, workers, max_pixels)
         for path, result in zip(images, console.track(logits, len(images), "predicting"), strict=True):
             if isinstance(result, ImageError):
                 if strict:
