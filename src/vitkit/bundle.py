@@ -65,12 +65,17 @@ class Bundle:
         """The preprocessing record.
 
         Raises:
-            UserError: a bare checkpoint that nothing says the preprocessing of.
+            UserError: a bare checkpoint that nothing says the preprocessing of, or one of another number of channels.
         """
         if self.preprocess_record is None:
             raise UserError(
                 f"nothing says how images were prepared for these weights ({self.source}). Say it when loading: "
                 "load(..., mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), fit='crop', crop_fraction=0.875, interpolation='bicubic')."
+            )
+        if self.preprocess_record.channels != self.config.in_channels:
+            raise UserError(
+                f"the preprocessing has mean and std of {self.preprocess_record.channels} channels, the model takes "
+                f"{self.config.in_channels}. Load it with mean=... and std=... of {self.config.in_channels} values."
             )
         return self.preprocess_record
 

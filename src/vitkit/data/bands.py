@@ -33,7 +33,17 @@ from vitkit.data.decode import (
     upright_rgb,
 )
 
-__all__ = ["MAX_CHANNELS", "Bands", "array_start", "bands_of", "image_bands", "open_array", "open_bands", "rgb_of"]
+__all__ = [
+    "MAX_CHANNELS",
+    "Bands",
+    "array_start",
+    "bands_of",
+    "image_bands",
+    "measure_channels",
+    "open_array",
+    "open_bands",
+    "rgb_of",
+]
 
 Array = np.ndarray
 Box = tuple[float, float, float, float]
@@ -169,6 +179,27 @@ def bands_of(values: Array, channels: int, max_pixels: int) -> Bands:
         image = Image.fromarray(plane / np.float32(SCALES[kind]) if SCALES[kind] != 1 else plane)
         planes.append(image if factor == 1 else image.reduce(factor))
     return Bands(tuple(planes), size)
+
+
+def measure_channels(
+    sources: Sequence[ImageSource], channels: int, max_pixels: int
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of each channel over images, every image counting alike; 1 for a constant channel's.
+
+    Raises:
+        ImageError: an image that cannot be used.
+    """
+    sums, squares = np.zeros(channels), np.zeros(channels)
+    for source in sources:
+        for c, plane in enumerate(open_bands(source, channels, max_pixels).planes):
+            values = np.asarray(plane, np.float64)
+            sums[c] += values.mean()
+            squares[c] += np.square(values).mean()
+    mean = sums / len(sources)
+    variance = squares / len(sources) - mean**2
+    varied = variance > 1e-12 * np.maximum(mean**2, 1e-12)  # what is below is rounding
+    std = np.sqrt(np.where(varied, variance, 1.0))
+    return tuple(mean.tolist()), tuple(std.tolist())
 
 
 def rgb_of(values: Array, max_pixels: int) -> Image.Image:
