@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import functools
 import io
 import logging
 import os
+import re
 import threading
 import warnings
 from collections.abc import Iterator
@@ -51,6 +55,7 @@ TURNS = {  # EXIF orientation (TIFF 6.0, tag 274) -> what makes it upright
     8: Image.Transpose.ROTATE_90,
 }
 EXIF_ORIENTATION = 0x0112
+MORE = "; --max-pixels N allows more"
 FULL_SIZE = "vitkit_full_size"  # key of `Image.info`
 
 # A file's oddities are judged here, by size and by whether it decodes; Pillow's advice to developers is not for users.
@@ -95,7 +100,10 @@ def open_rgb(source: ImageSource, max_pixels: int = MAX_PIXELS) -> Image.Image:
         ImageError: missing, not an image, truncated, or of more than ``max_pixels``.
     """
     with opened(source, max_pixels) as image:
-        return upright_rgb(image)
+        upright = upright_rgb(image)
+        if upright is not image:
+            image.close()  # gives its memory back before the next large image gets its turn
+        return upright
 
 
 @contextmanager
@@ -114,14 +122,19 @@ def opened(source: ImageSource, max_pixels: int) -> Iterator[Image.Image]:
     file: BinaryIO | None = None
     try:
         file = _file(source)
-        image = _header(file)
+        image = _header(file, max_pixels)
         pixels = image.width * image.height
         if image.format not in FORMATS:
             raise ImageError(f"is a {image.format} file; known: {', '.join(sorted(FORMATS))}")
         if pixels > max_pixels:
             raise above_limit(image.width, image.height, max_pixels)
         _check_scans(image, file)
-        if pixels > REDUCED_ABOVE:
+        if image.format == "TIFF":
+            _quiet_libtiff()
+        if image.format == "ICO":  # the picture inside has a header of its own; Pillow refuses twice its guard
+            with _LARGE.turn(max_pixels // 2):
+                yield image
+        elif pixels > REDUCED_ABOVE:
             with _LARGE.turn(max(pixels, Image.MAX_IMAGE_PIXELS or 0)):
                 yield image
         else:
@@ -144,6 +157,15 @@ def opened(source: ImageSource, max_pixels: int) -> Iterator[Image.Image]:
             file.close()
 
 
+@functools.cache
+def _quiet_libtiff() -> None:
+    """Stop libtiff from writing to stderr what Pillow raises as well; where its library is not found, it goes on."""
+    package = Path(Image.__file__).parent
+    for path in (*package.parent.glob("pillow.libs/libtiff*"), *package.glob(".dylibs/libtiff*")):  # of Pillow's wheels
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(str(path)).TIFFSetErrorHandler(None)
+
+
 def _file(source: ImageSource) -> BinaryIO:
     """The encoded image, open for reading; what is no regular file could wait or go on forever."""
     if isinstance(source, str | Path):
@@ -159,18 +181,23 @@ def _file(source: ImageSource) -> BinaryIO:
     return io.BytesIO(content)
 
 
-def _header(file: BinaryIO) -> Image.Image:
-    """Read the header alone, of an image of any size: the limit is the caller's, who can tell the size."""
+def _header(file: BinaryIO, max_pixels: int) -> Image.Image:
+    """Read the header alone. Pillow's guard stands while it does: formats allocate what a header claims."""
     try:
         return Image.open(file)
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        with _LARGE.turn(None):
-            return Image.open(file)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        found = re.search(r"\((\d+) pixels\)", str(error))
+        if found and int(found[1]) > max_pixels:
+            raise ImageError(
+                f"{int(found[1]) / 10**6:,.0f} megapixels are above {max_pixels / 10**6:g} megapixels{MORE}"
+            ) from None
+    with _LARGE.turn(max_pixels):
+        return Image.open(file)
 
 
 def above_limit(width: int, height: int, max_pixels: int) -> ImageError:
     """What is said of an image that is too large to be decoded."""
-    return ImageError(f"{width}x{height} is above {max_pixels / 10**6:g} megapixels; --max-pixels N allows more")
+    return ImageError(f"{width}x{height} is above {max_pixels / 10**6:g} megapixels{MORE}")
 
 
 def _check_scans(image: Image.Image, file: BinaryIO) -> None:
