@@ -88,6 +88,13 @@ class _LargeImage:
                 yield
             finally:
                 Image.MAX_IMAGE_PIXELS = before
+                _give_back()
+
+
+def _give_back() -> None:
+    """Return freed memory to the system: glibc would keep a large image's for each thread that decoded one."""
+    with contextlib.suppress(OSError, AttributeError, TypeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 _LARGE = _LargeImage()
@@ -329,6 +336,8 @@ def _flat(image: Image.Image, top: float | None) -> Image.Image:
     elif isinstance(clear, tuple) and max(clear) > 255:  # of a file with 16 bits a channel, whose upper 8 Pillow keeps
         image = image.copy()
         image.info["transparency"] = tuple(value >> 8 for value in clear)
+    if image.mode == "La":
+        image = image.convert("LA")
     if image.mode in ALPHA or "transparency" in image.info:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, (255, 255, 255, 255)), image)
