@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import io
+import struct
 import sys
 from pathlib import Path
 
@@ -146,6 +147,21 @@ def test_multi_band_tiff(planar: str, tmp_path: Path) -> None:
             opened(path, 4)
         with pytest.raises(ImageError):
             opened(path.read_bytes()[: len(path.read_bytes()) // 2])
+
+
+def test_a_tiff_that_lies_about_its_strips_is_refused_before_they_are_unpacked() -> None:
+    tifffile = pytest.importorskip("tifffile")
+    flat = np.zeros((64, 64, 5), np.uint8)
+    options = {"photometric": "minisblack", "planarconfig": "contig", "compression": "zlib", "rowsperstrip": 64}
+    plain, packed = io.BytesIO(), io.BytesIO()
+    tifffile.imwrite(plain, flat, **options)
+    assert opened(plain.getvalue()).shape == (64, 64, 5)
+    tifffile.imwrite(packed, np.zeros((64, 640, 5), np.uint8), **options)
+    narrow = packed.getvalue().replace(struct.pack("<HHII", 256, 4, 1, 640), struct.pack("<HHII", 256, 4, 1, 64))
+    narrow = narrow.replace(struct.pack("<HHIHH", 256, 3, 1, 640, 0), struct.pack("<HHIHH", 256, 3, 1, 64, 0))
+    assert narrow != packed.getvalue()
+    with pytest.raises(ImageError, match="unpacks to more than its 20480 bytes"):
+        opened(narrow)
 
 
 def test_without_tifffile_the_message_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

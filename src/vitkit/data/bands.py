@@ -11,10 +11,11 @@ from __future__ import annotations
 import io
 import logging
 import math
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 from PIL import Image
@@ -32,6 +33,9 @@ from vitkit.data.decode import (
     turn,
     upright_rgb,
 )
+
+if TYPE_CHECKING:
+    from tifffile import TiffPage
 
 __all__ = [
     "MAX_CHANNELS",
@@ -299,6 +303,24 @@ def _check_length(shape: tuple[int, ...], dtype: np.dtype[Any], found: int) -> N
         raise ImageError(f"a .npy file with {found} bytes of values; its header says {shape} {dtype}, {expected} bytes")
 
 
+def _check_segments(page: TiffPage) -> None:
+    """Refuse strips and tiles that lie: beyond the file's end, or unpacking to more than their pixels.
+
+    Raises:
+        ImageError: such a one.
+    """
+    file = page.parent.filehandle
+    if sum(page.databytecounts) > file.size:
+        raise ImageError(f"a TIFF of {file.size} bytes that claims {sum(page.databytecounts)} bytes of pixels")
+    if page.compression not in (8, 32946):  # deflate alone is unpacked whole, up to a thousand times its size
+        return
+    most = math.prod(page.chunks) * (page.dtype.itemsize if page.dtype else 1)
+    for offset, count in zip(page.dataoffsets, page.databytecounts, strict=True):
+        file.seek(offset)
+        if len(zlib.decompressobj().decompress(file.read(count), most + 1)) > most:
+            raise ImageError(f"a strip or tile of the TIFF unpacks to more than its {most} bytes")
+
+
 def _open_tiff(source: ImageSource, channels: int, max_pixels: int) -> Bands:
     """The first page of a TIFF, its bands last."""
     try:
@@ -315,6 +337,7 @@ def _open_tiff(source: ImageSource, channels: int, max_pixels: int) -> Bands:
                 raise ImageError(f"a TIFF of {page.dtype}; expected one plane of uint8, uint16 or float32")
             if page.photometric == tifffile.PHOTOMETRIC.PALETTE:
                 raise ImageError("a TIFF with a palette; expected channels")
+            _check_segments(page)
             values = page.asarray().reshape(
                 (found, height, width) if page.planarconfig == 2 and found > 1 else (height, width, found)
             )
