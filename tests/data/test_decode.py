@@ -42,6 +42,7 @@ def test_every_container_with_exif_is_turned_upright(kind: str, options: dict[st
         assert far.mean() < (8 if kind == "MPO" else 1e-9), orientation  # JPEG is lossy; another orientation is 85 away
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")  # as the package sets it itself; pytest sets its own
 @pytest.mark.parametrize(
     "exif", [b"Exif\0\0II*\0\xff\xff\xff\xff", b"Exif\0\0", b"nonsense", b"Exif\0\0MM\0*\0\0\0\x08\xff\xff"]
 )
