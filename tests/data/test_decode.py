@@ -79,6 +79,7 @@ def test_the_clear_value_of_a_sixteen_bit_gray_png_is_exact() -> None:
 def test_one_two_and_four_bits_are_spread_over_the_range() -> None:
     assert pixels(png(2, 1, 1, 0, b"\0\x40")) == [[[0] * 3, [255] * 3]]
     assert pixels(png(4, 1, 2, 0, b"\0\x1b")) == [[[0] * 3, [85] * 3, [170] * 3, [255] * 3]]
+    assert pixels(png(4, 1, 2, 0, b"\0\x1b", chunk(b"tRNS", deep(1)))) == [[[0] * 3, [255] * 3, [170] * 3, [255] * 3]]
     assert pixels(png(2, 1, 4, 0, b"\0\x0f")) == [[[0] * 3, [255] * 3]]
 
 

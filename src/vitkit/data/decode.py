@@ -236,6 +236,7 @@ def upright_rgb(image: Image.Image) -> Image.Image:
         ImageError: a mode that has no conversion, or values outside its range.
     """
     size = image.size
+    _spread_clear(image)
     if size[0] * size[1] > DRAFT_ABOVE and image.format in ("JPEG", "MPO"):
         factor = reduction(size)
         image.draft(None, (-(-size[0] // factor), -(-size[1] // factor)))
@@ -262,6 +263,13 @@ def upright_rgb(image: Image.Image) -> Image.Image:
     elif FULL_SIZE in image.info:
         upright.info[FULL_SIZE] = image.info[FULL_SIZE]
     return upright
+
+
+def _spread_clear(image: Image.Image) -> None:
+    """Pillow spreads gray of 2 and 4 bits over 0 to 255 as it loads them, but not the transparent value beside it."""
+    tiles, clear = getattr(image, "tile", ()), image.info.get("transparency")
+    if image.mode == "L" and image.format == "PNG" and tiles and isinstance(clear, int):  # no tiles: loaded before
+        image.info["transparency"] = clear * {"L;2": 85, "L;4": 17}.get(str(tiles[0][3]), 1)
 
 
 def full_size(image: Image.Image) -> tuple[int, int]:
