@@ -24,6 +24,7 @@ from vitkit.data.pixels import Preprocess, prepare
 from vitkit.unknown import FALSE_ALARMS, Unknown
 
 if TYPE_CHECKING:
+    import numpy as np
     from PIL import Image
     from torch import Tensor
 
@@ -106,17 +107,22 @@ class Bundle:
         """The preprocessing record.
 
         Raises:
-            UserError: a bare checkpoint that nothing says the preprocessing of.
+            UserError: a bare checkpoint that nothing says the preprocessing of, or one of another number of channels.
         """
         if self.preprocess_record is None:
             raise UserError(
                 f"nothing says how images were prepared for these weights ({self.source}). Say it when loading: "
                 "load(..., mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), fit='crop', crop_fraction=0.875, interpolation='bicubic')."
             )
+        if self.preprocess_record.channels != self.config.in_channels:
+            raise UserError(
+                f"the preprocessing has mean and std of {self.preprocess_record.channels} channels, the model takes "
+                f"{self.config.in_channels}. Load it with mean=... and std=... of {self.config.in_channels} values."
+            )
         return self.preprocess_record
 
-    def preprocess(self, image: Image.Image) -> Tensor:
-        """A PIL image of any mode to the model's input, float32 (C, H, W)."""
+    def preprocess(self, image: Image.Image | np.ndarray) -> Tensor:
+        """A PIL image of any mode, or an array (H, W, C) as in a `.npy` file, to the model's input, float32 (C, H, W)."""
         from vitkit.data.loader import to_tensor
 
         return to_tensor(prepare(image, self.require_preprocess()))
@@ -155,8 +161,10 @@ class Bundle:
             return found
         return dataclasses.replace(found, unknown=self.unknown.is_unknown(outputs.features.numpy()))
 
-    def predict(self, images: Image.Image | Sequence[Image.Image], top: int = 5) -> list[Prediction]:
-        """Classify PIL images; each result is independent of the other images.
+    def predict(
+        self, images: Image.Image | np.ndarray | Sequence[Image.Image | np.ndarray], top: int = 5
+    ) -> list[Prediction]:
+        """Classify PIL images, or arrays (H, W, C); each result is independent of the other images.
 
         Raises:
             UserError: the model has no head or no preprocessing record.
@@ -167,11 +175,12 @@ class Bundle:
             raise UserError("this model has no head, it can give features but not classes.")
         if self.config.pool == "none":
             raise UserError("this model classifies every token (pool='none'); predict needs one answer per image.")
-        many: list[Image.Image] = list(images) if isinstance(images, list | tuple) else [images]  # type: ignore[list-item]
+        many: list[Any] = list(images) if isinstance(images, list | tuple) else [images]
         for image in many:
-            if not hasattr(image, "getexif"):
+            if not hasattr(image, "getexif") and type(image).__name__ != "ndarray":
                 raise UserError(
-                    f"predict takes PIL images, got {type(image).__name__}; open files with PIL.Image.open."
+                    f"predict takes PIL images or arrays (height, width, channels), got {type(image).__name__}; "
+                    "open files with PIL.Image.open or numpy.load."
                 )
         if not many:
             return []

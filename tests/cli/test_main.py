@@ -251,3 +251,36 @@ def test_data_with_other_classes_than_the_model_is_refused(
     write_images(tmp_path / "other" / "rot", (200, 0, 0), 2, 0)
     write_images(tmp_path / "other" / "red", (200, 0, 0), 2, 0)
     assert "does not know: 'rot'" in fails(["evaluate", bundle, tmp_path / "other"], capsys)
+
+
+@pytest.mark.parametrize(
+    ("text", "pixels"), [("200000000", 200_000_000), ("200M", 200_000_000), ("0.5gp", 500_000_000), ("24", 24)]
+)
+def test_numbers_of_pixels_are_written_in_several_ways(
+    text: str, pixels: int, bundle: Path, flat: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = main(["evaluate", str(bundle), str(flat), "--max-pixels", text])
+    captured = capsys.readouterr()
+    if pixels == 24:  # the images have 256
+        assert code == 1
+        assert "16x16 is above 2.4e-05 megapixels" in captured.err
+    else:
+        assert code == 0
+        assert "24 scored, 0 skipped" in captured.out
+
+
+def test_a_number_of_pixels_that_is_none_is_wrong_usage(
+    bundle: Path, flat: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for text in ("many", "0", "-5", "1T"):
+        assert "200MP" in fails(["evaluate", bundle, flat, f"--max-pixels={text}"], capsys, 2)
+    assert "1<=x<=64" in fails(["finetune", flat, "--channels", "65"], capsys, 2)
+
+
+def test_the_limit_is_stored_with_the_run(flat: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = tmp_path / "run"
+    assert (
+        main(["finetune", str(flat), "--out", str(run), "--epochs", "1", "--workers", "0", "--max-pixels", "2M"]) == 0
+    )
+    assert json.loads((run / "arguments.json").read_text())["max_pixels"] == 2_000_000
+    capsys.readouterr()

@@ -7,13 +7,13 @@ import io
 import struct
 import subprocess
 import sys
-import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from pictures import PHOTO, STORED, chunk, encoded
 from shared import shared_data
 from vitkit.config import UserError
 from vitkit.data.pixels import (
@@ -27,25 +27,7 @@ from vitkit.data.pixels import (
     upright_rgb,
 )
 
-PHOTO = np.random.default_rng(0).integers(0, 256, (6, 4, 3), dtype=np.uint8)  # (H, W, C), no symmetry
-# EXIF orientation -> how an upright picture lies in the file (TIFF 6.0, tag 274)
-STORED = {
-    1: lambda a: a,
-    2: np.fliplr,
-    3: lambda a: np.rot90(a, 2),
-    4: np.flipud,
-    5: lambda a: a.swapaxes(0, 1),
-    6: lambda a: np.rot90(a, 1),
-    7: lambda a: np.rot90(a.swapaxes(0, 1), 2),
-    8: lambda a: np.rot90(a, -1),
-}
 DEIT = Preprocess((224, 224), crop_fraction=0.875, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
-
-
-def encoded(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, kind, **options)
-    return buffer.getvalue()
 
 
 def noise(width: int, height: int) -> Image.Image:
@@ -54,9 +36,6 @@ def noise(width: int, height: int) -> Image.Image:
 
 def png_header(width: int, height: int) -> bytes:
     """A PNG that states a size and holds no pixels: whoever decodes it finds it truncated."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
     header = struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", b"") + chunk(b"IEND", b"")

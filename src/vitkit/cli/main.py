@@ -84,6 +84,16 @@ class _Size(click.ParamType[tuple[int, int]]):
         return int(match[1]), int(match[2] or match[1])
 
 
+class _Pixels(click.ParamType[int]):
+    name = "pixels"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([mg]?)p?", str(value).lower())
+        if not match or (pixels := round(float(match[1]) * {"": 1, "m": 10**6, "g": 10**9}[match[2]])) < 1:
+            self.fail(f"{value!r} is not a number of pixels; write 200000000, 200M or 200MP.", param, ctx)
+        return pixels
+
+
 class _Setting(click.ParamType[tuple[str, Any]]):
     name = "name=value"
 
@@ -111,6 +121,13 @@ def _common(command: Any) -> Any:
 def _strict(command: Any) -> Any:
     text = "Fail on the first file that cannot be used, instead of listing it."
     return click.option("--strict", is_flag=True, help=text)(command)
+
+
+def _max_pixels(command: Any) -> Any:
+    return click.option(
+        "--max-pixels", type=_Pixels(), default="100M", show_default=True, metavar="N",
+        help="Larger images are listed without being decoded: 200000000, 200M or 200MP.",
+    )(command)  # fmt: skip
 
 
 def _model_options(command: Any) -> Any:
@@ -164,11 +181,14 @@ def cli() -> None:
     type=click.IntRange(min=0),
     help="Processes that prepare images; never changes the result. [default: cores - 1]",
 )
+@click.option("--channels", type=click.IntRange(1, 64), default=3, show_default=True, metavar="N",
+              help="3: every image becomes RGB. Else images (.npy, TIFF, ...) must have N channels.")  # fmt: skip
 @click.option("--set", "settings", type=_Setting(), multiple=True, metavar="NAME=VALUE",
               help="Change the recipe: lr=3e-4, smoothing=0, ema=0.99, ... (see plan.json of a run).")  # fmt: skip
 @click.option("--plan", metavar="RUN", help="Use the split, recipe and measured choices of another run.")
 @click.option("--resume", metavar="RUN", help="Go on with a stopped run.")
 @_strict
+@_max_pixels
 @_model_options
 @_common
 def finetune(data: str | None, as_json: bool, offline: bool, settings: Any, overrides: Any, **options: Any) -> None:
@@ -206,6 +226,7 @@ def _command_line() -> str:
 @click.option("--top", default=1, show_default=True, metavar="K", help="Classes per image.")
 @click.option("--workers", type=click.IntRange(min=1), default=2, show_default=True, help="Threads that decode images.")
 @_strict
+@_max_pixels
 @_model_options
 @_common
 def predict(model: str, paths: Sequence[str], as_json: bool, offline: bool, overrides: Any, **options: Any) -> None:
@@ -234,6 +255,7 @@ def predict(model: str, paths: Sequence[str], as_json: bool, offline: bool, over
 @click.option("--split", metavar="NAME", help="train, val, test or all. [default: test, else val, else all]")
 @click.option("--workers", type=click.IntRange(min=1), default=2, show_default=True, help="Threads that decode images.")
 @_strict
+@_max_pixels
 @_model_options
 @_common
 def evaluate(model: str, data: str, as_json: bool, offline: bool, overrides: Any, **options: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,7 +12,7 @@ from typing import NamedTuple
 from vitkit.config import UserError
 from vitkit.console import Console
 from vitkit.data.containers import read_bytes
-from vitkit.data.pixels import ImageError, open_image
+from vitkit.data.pixels import MAX_PIXELS, ImageError, open_picture, picture_size
 from vitkit.data.sources import Sample
 
 __all__ = ["Scan", "digest", "scan"]
@@ -29,16 +30,24 @@ class Scan:
 
 
 def scan(
-    samples: Sequence[Sample], *, console: Console, label: str = "opening", strict: bool = False, workers: int = 2
+    samples: Sequence[Sample],
+    *,
+    console: Console,
+    label: str = "opening",
+    strict: bool = False,
+    workers: int = 2,
+    channels: int = 3,
+    max_pixels: int = MAX_PIXELS,
 ) -> Scan:
-    """Decode every sample once, in threads, with a progress bar.
+    """Decode every sample once, in threads, with a progress bar; what `open_picture` refuses is listed.
 
     Raises:
         UserError: with ``strict``, if any file cannot be used; always, if none can.
     """
     usable, sizes, skipped, digests, total = [], [], [], [], hashlib.sha256()
+    look = functools.partial(_look, channels=channels, max_pixels=max_pixels)
     with ThreadPoolExecutor(workers) as pool:
-        for sample, found in zip(samples, console.track(pool.map(_look, samples), len(samples), label), strict=True):
+        for sample, found in zip(samples, console.track(pool.map(look, samples), len(samples), label), strict=True):
             if isinstance(found, str):
                 skipped.append((sample.name, found))
                 continue
@@ -58,16 +67,16 @@ class _Found(NamedTuple):
     digest: str
 
 
-def _look(sample: Sample) -> _Found | str:
+def _look(sample: Sample, channels: int, max_pixels: int) -> _Found | str:
     """Open one file: what it is, or why it cannot be used."""
     try:
         content = read_bytes(sample.source)
-        image = open_image(content)
+        picture = open_picture(content, channels, max_pixels)
     except OSError as error:
         return f"cannot be read: {error.strerror}"
     except ImageError as error:
         return str(error)
-    return _Found((image.height, image.width), hashlib.sha256(content).hexdigest())
+    return _Found(picture_size(picture), hashlib.sha256(content).hexdigest())
 
 
 def digest(sample: Sample) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image, ImageEnhance
 
 from vitkit.config import UserError
-from vitkit.data.pixels import INTERPOLATIONS, Preprocess, fit_image
+from vitkit.data.pixels import INTERPOLATIONS, Bands, Picture, Preprocess, fit_image, picture_of
 
 __all__ = ["Augment", "augment_image", "crop_box"]
 
@@ -52,33 +52,43 @@ def crop_box(
     return left, top, left + w, top + h
 
 
-def augment_image(image: Image.Image, record: Preprocess, augment: Augment, rng: np.random.Generator) -> np.ndarray:
-    """An upright RGB image to one random view, uint8 (H, W, C) of the record's size."""
+def augment_image(image: Picture, record: Preprocess, augment: Augment, rng: np.random.Generator) -> np.ndarray:
+    """An upright image to one random view (H, W, C) of the record's size, uint8 of RGB and float32 of `Bands`.
+
+    Raises:
+        UserError: jitter, which changes the colours of RGB images, asked of other channels.
+    """
+    if augment.jitter and isinstance(image, Bands):
+        raise UserError(f"jitter {augment.jitter:g} changes colours of RGB images; leave it at 0 with --channels.")
     H, W = record.image_size
     filter_ = INTERPOLATIONS[record.interpolation]
     if augment.crop_area < 1:
         whole = record.fit != "crop"  # whole-image fits distort or pad first, and crop from that
-        source = Image.fromarray(fit_image(image, record)) if record.fit == "pad" else image
-        aspect = source.width / source.height if whole else W / H
+        source = picture_of(fit_image(image, record)) if record.fit == "pad" else image
+        aspect = source.size[0] / source.size[1] if whole else W / H
         image = source.resize((W, H), filter_, box=crop_box(rng, source.size, aspect, augment))
     else:
-        image = Image.fromarray(fit_image(image, record))
+        image = picture_of(fit_image(image, record))
     if augment.shift:
         image = _shift(image, augment.shift, rng)
     if augment.flip and rng.random() < 0.5:
         image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    if augment.jitter:
+    if augment.jitter and isinstance(image, Image.Image):
         low, high = 1 - augment.jitter, 1 + augment.jitter
         for enhance in (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color):
             image = enhance(image).enhance(rng.uniform(low, high))
-    return np.asarray(image)
+    return _array(image)
 
 
-def _shift(image: Image.Image, part: float, rng: np.random.Generator) -> Image.Image:
+def _array(image: Picture) -> np.ndarray:
+    return image.array() if isinstance(image, Bands) else np.asarray(image)
+
+
+def _shift(image: Picture, part: float, rng: np.random.Generator) -> Picture:
     """Move by a uniform, possibly fractional offset; what comes in from outside repeats the edge."""
-    pixels = np.asarray(image)
+    pixels = _array(image)
     pad_y, pad_x = (math.ceil(part * n) + 1 for n in pixels.shape[:2])
-    padded = Image.fromarray(np.pad(pixels, ((pad_y, pad_y), (pad_x, pad_x), (0, 0)), mode="edge"))
+    padded = picture_of(np.pad(pixels, ((pad_y, pad_y), (pad_x, pad_x), (0, 0)), mode="edge"))
     left = pad_x + rng.uniform(-part, part) * image.width
     top = pad_y + rng.uniform(-part, part) * image.height
     return padded.resize(image.size, Image.Resampling.BILINEAR, box=(left, top, left + image.width, top + image.height))

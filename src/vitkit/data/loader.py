@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from vitkit.config import UserError
 from vitkit.data.augment import Augment, augment_image
-from vitkit.data.pixels import ImageError, Preprocess, normalise, open_image
+from vitkit.data.pixels import MAX_PIXELS, Bands, ImageError, Picture, Preprocess, normalise, open_picture
 from vitkit.data.sources import Sample
 from vitkit.data.targets import targets
 
@@ -44,7 +44,7 @@ def to_tensor(pixels: np.ndarray) -> Tensor:
 class _View(NamedTuple):
     """One random view, or why its file cannot be read any more."""
 
-    pixels: np.ndarray  # uint8 (H, W, C)
+    pixels: np.ndarray  # (H, W, C), uint8 of RGB, float32 of other channels
     label: int
     labels: tuple[int, ...]
     error: str
@@ -54,11 +54,18 @@ class _Views(Dataset[_View]):
     """Random views, addressed by (epoch, index)."""
 
     def __init__(
-        self, samples: Sequence[Sample], record: Preprocess, augment: Augment, seed: int, cache_bytes: int
+        self,
+        samples: Sequence[Sample],
+        record: Preprocess,
+        augment: Augment,
+        seed: int,
+        cache_bytes: int,
+        max_pixels: int,
     ) -> None:
         self.samples, self.record, self.augment, self.seed = samples, record, augment, seed
+        self.max_pixels = max_pixels
         self.side = SHRUNK * max(record.image_size)
-        self.cache: dict[int, Image.Image] = {}
+        self.cache: dict[int, Picture] = {}
         self.room = cache_bytes
 
     def __len__(self) -> int:
@@ -74,15 +81,15 @@ class _Views(Dataset[_View]):
             return _View(np.empty(0, np.uint8), sample.label, sample.labels, f"{sample.name}: {error}")
         return _View(view, sample.label, sample.labels, "")
 
-    def _open(self, index: int) -> Image.Image:
+    def _open(self, index: int) -> Picture:
         """The upright image, its short side at most `SHRUNK` times the size; kept while there is room."""
         if index in self.cache:
             return self.cache[index]
-        image = open_image(self.samples[index].source)
+        image = open_picture(self.samples[index].source, self.record.channels, self.max_pixels)
         if (scale := self.side / min(image.size)) < 1:
             size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
             image = image.resize(size, Image.Resampling.BICUBIC, reducing_gap=2.0)
-        bytes_ = 3 * image.width * image.height
+        bytes_ = (4 * self.record.channels if isinstance(image, Bands) else 3) * image.width * image.height
         if bytes_ <= self.room:
             self.cache[index] = image
             self.room -= bytes_
@@ -124,6 +131,7 @@ def training_batches(
     steps: range,
     seed: int,
     workers: int,
+    max_pixels: int = MAX_PIXELS,
     outputs: int | None = None,
 ) -> Iterator[Batch]:
     """Batches of augmented views for ``steps`` (a range, so that a resumed run goes on where it stopped).
@@ -134,7 +142,7 @@ def training_batches(
         UserError: a file that cannot be decoded any more.
     """
     loader: DataLoader[_View] = DataLoader(
-        _Views(samples, record, augment, seed, CACHE_BYTES // max(1, workers)),
+        _Views(samples, record, augment, seed, CACHE_BYTES // max(1, workers), max_pixels),
         batch_sampler=_Stream(len(samples), batch_size, steps, seed),
         num_workers=workers,
         collate_fn=_collate,

@@ -1,54 +1,55 @@
-"""Pixels: a file to an upright RGB image, to a uint8 array (H, W, C), to float32. Pillow and numpy only.
+"""Pixels: an upright image to an array (H, W, C) of the model's size, to the model's input. Pillow and numpy only.
 
 Training, evaluation, prediction and `Bundle.preprocess` all come through here, so that a model sees equal pixels everywhere.
 """
 
 from __future__ import annotations
 
-import io
-import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
 from vitkit.config import UserError, did_you_mean
-from vitkit.data.containers import ImageSource, read_bytes
+from vitkit.data.bands import Bands, array_start, bands_of, image_bands, open_array, open_bands, rgb_of
+from vitkit.data.containers import ImageSource
+from vitkit.data.decode import MAX_PIXELS, ImageError, full_size, open_rgb, upright_rgb
 
 __all__ = [
     "FITS",
     "IMAGE_SUFFIXES",
+    "MAX_PIXELS",
+    "Bands",
     "ImageError",
+    "Picture",
     "Preprocess",
     "choose_fit",
     "fit_image",
+    "load_input",
     "normalise",
     "open_image",
+    "open_picture",
+    "picture_of",
+    "picture_size",
     "prepare",
+    "upright",
     "upright_rgb",
 ]
 
 Array = np.ndarray
+Picture = Image.Image | Bands  # upright: RGB, or of another number of channels
 FITS = ("crop", "squash", "pad")
 INTERPOLATIONS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 IMAGE_SUFFIXES = frozenset(
     f".{name}"
     for name in (
-        *("apng", "avif", "bmp", "gif", "ico", "j2k", "jfif", "jp2", "jpe", "jpeg", "jpg", "mpo", "pbm", "pgm", "png"),
-        *("pnm", "ppm", "tga", "tif", "tiff", "webp"),
+        *("apng", "avif", "bmp", "gif", "ico", "j2k", "jfif", "jp2", "jpe", "jpeg", "jpg", "mpo", "npy", "pbm", "pgm"),
+        *("png", "pnm", "ppm", "tga", "tif", "tiff", "webp"),
     )
 )
-MAX_PIXELS = 100_000_000  # larger files are refused before they are decoded
-
-# A file's oddities are judged here, by size and by whether it decodes; Pillow's advice to developers is not for users.
-warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
-warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
-
-
-class ImageError(UserError):
-    """One image that cannot be used, with the reason."""
+MAX_COVER = 16  # a covering resize may be this many times what the crop is cut from
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ class Preprocess:
     fit: str = "crop"  # crop: centre crop | squash: whole image, aspect lost | pad: whole image, aspect kept
     crop_fraction: float = 1.0  # fit=crop: part of the covering resize that the centre crop keeps, 0.875 = 256 -> 224
     interpolation: str = "bicubic"  # always antialiased
-    mean: tuple[float, ...] = (0.5, 0.5, 0.5)  # of pixels in [0, 1], per channel
+    mean: tuple[float, ...] = (0.5, 0.5, 0.5)  # per channel: 3 of RGB, or those of the files; of integers in [0, 1]
     std: tuple[float, ...] = (0.5, 0.5, 0.5)
 
     def __post_init__(self) -> None:
@@ -77,110 +78,122 @@ class Preprocess:
         if len(self.mean) != len(self.std) or min(self.std, default=0) <= 0:
             raise UserError("mean and std need one value per channel, std above 0.")
 
+    @property
+    def channels(self) -> int:
+        """C: 3 makes every image RGB; otherwise images must have as many channels."""
+        return len(self.mean)
 
-def open_image(source: ImageSource) -> Image.Image:
-    """Decode a file, bytes, or an image inside a larger file to an upright RGB image; see `upright_rgb`.
+
+def open_image(source: ImageSource, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """Decode a file, bytes, or an image inside a larger file to an upright RGB image; see `decode.upright_rgb`.
 
     Raises:
-        ImageError: missing, not an image, truncated, or above 100 megapixels.
+        ImageError: missing, not an image, truncated, or of more than ``max_pixels``.
     """
+    with _blamed():
+        return rgb_of(open_array(source), max_pixels) if array_start(source) else open_rgb(source, max_pixels)
+
+
+def open_picture(source: ImageSource, channels: int = 3, max_pixels: int = MAX_PIXELS) -> Picture:
+    """Decode to an upright image of ``channels`` channels: RGB for 3, whatever the file holds, else the file's own `Bands`.
+
+    Raises:
+        ImageError: as `open_image`; for other than 3 channels also an image that has not so many.
+    """
+    if channels == 3:
+        return open_image(source, max_pixels)
+    with _blamed():
+        return open_bands(source, channels, max_pixels)
+
+
+@contextmanager
+def _blamed() -> Iterator[None]:
+    """A larger file that is gone or cut is the fault of each image in it."""
     try:
-        stored = source if isinstance(source, str | Path | bytes) else read_bytes(source)
-        with Image.open(io.BytesIO(stored) if isinstance(stored, bytes) else stored) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise ImageError(f"{image.width}x{image.height} is above {MAX_PIXELS // 10**6} megapixels")
-            return upright_rgb(image)
-    except ImageError:
-        raise
-    except FileNotFoundError:
-        raise ImageError("does not exist") from None
-    except UnidentifiedImageError:  # its text holds the path, or the address of the bytes in memory
-        empty = not read_bytes(stored)
-        raise ImageError("is empty" if empty else "is not an image that can be read") from None
-    except Image.DecompressionBombError:
-        raise ImageError(f"is above {MAX_PIXELS // 10**6} megapixels") from None
-    except Exception as error:  # Pillow's decoders raise many types on broken files; each is this file's fault
-        raise ImageError(f"{type(error).__name__}: {str(error) or 'cannot be decoded'}") from None
+        yield
+    except OSError as error:
+        raise ImageError(f"cannot be read: {error.strerror or error}") from None
 
 
-def upright_rgb(image: Image.Image) -> Image.Image:
-    """Decode, apply the EXIF orientation and convert to RGB.
-
-    Rules: first frame of an animation; transparency over white; deeper gray scaled to 8 bits by its declared depth;
-    palette, gray and CMYK converted by Pillow.
+def upright(image: Image.Image | Array, record: Preprocess) -> Picture:
+    """What a Python user passes, a Pillow image or an array (H, W, C), to an upright image of the record's channels.
 
     Raises:
-        ImageError: a mode that has no conversion.
+        ImageError: as `open_picture`.
     """
-    image.load()
-    if image.getexif().get(0x0112, 1) != 1:
-        image = ImageOps.exif_transpose(image)
-    if image.mode == "F" or image.mode.startswith("I"):
-        image = _to_eight_bits(image)
-    if "A" in image.mode or "a" in image.mode or "transparency" in image.info:
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, (255, 255, 255, 255))
-        image = Image.alpha_composite(white, image)
-    try:
-        return image if image.mode == "RGB" else image.convert("RGB")
-    except ValueError as error:
-        raise ImageError(f"mode {image.mode} cannot be converted to RGB: {error}") from None
+    if isinstance(image, np.ndarray):
+        no_limit = image.size  # it is in memory already
+        return rgb_of(image, no_limit) if record.channels == 3 else bands_of(image, record.channels, no_limit)
+    return upright_rgb(image) if record.channels == 3 else image_bands(image, record.channels)
 
 
-def _to_eight_bits(image: Image.Image) -> Image.Image:
-    """Gray values of another depth: integers by their declared bits, floats in [0, 1] or [0, 255].
-
-    Raises:
-        ImageError: values outside the declared range.
-    """
-    values = np.asarray(image)
-    low, high = float(values.min()), float(values.max())
-    if image.mode == "F":
-        top = 1.0 if high <= 1 else 255.0
-        eight = np.nan_to_num(values) * (255 / top)
-    else:
-        declared = getattr(image, "tag_v2", {}).get(258, 8 if image.mode == "I" and high <= 255 else 16)  # TIFF's bits
-        bits = min(declared[0] if isinstance(declared, tuple) else declared, 16)
-        top = float(2**bits - 1)
-        eight = values.astype(np.int64) >> max(0, bits - 8)
-    if not (low >= 0 and high <= top):  # also refuses nan
-        raise ImageError(f"mode {image.mode} with values from {low:g} to {high:g}; expected 0 to {top:g}")
-    return Image.fromarray(np.round(eight).astype(np.uint8))
+def picture_of(pixels: Array) -> Picture:
+    """The result of `fit_image` as an image again."""
+    return Image.fromarray(pixels) if pixels.dtype == np.uint8 else Bands.of(pixels)
 
 
-def fit_image(image: Image.Image, record: Preprocess) -> Array:
-    """Fit an upright RGB image to the record's size: uint8 (H, W, C)."""
+def picture_size(image: Picture) -> tuple[int, int]:
+    """(height, width) of the upright image in its file, also where opening shrank it."""
+    return (image.full if isinstance(image, Bands) else full_size(image))[::-1]
+
+
+def fit_image(image: Picture, record: Preprocess) -> Array:
+    """Fit an upright image to the record's size: uint8 (H, W, 3) of RGB, float32 (H, W, C) of `Bands`."""
     H, W = record.image_size
     width, height = image.size
     filter_ = INTERPOLATIONS[record.interpolation]
     if record.fit == "squash":
         image = image.resize((W, H), filter_)
     elif record.fit == "crop":
-        cover_h, cover_w = round(H / record.crop_fraction), round(W / record.crop_fraction)
-        if cover_w * height >= cover_h * width:  # the other side is truncated, as facebookresearch/deit's resize does
-            new_w, new_h = cover_w, max(cover_h, int(cover_w * height / width))
-        else:
-            new_w, new_h = max(cover_w, int(cover_h * width / height)), cover_h
-        left, top = round((new_w - W) / 2), round((new_h - H) / 2)
-        image = image.resize((new_w, new_h), filter_).crop((left, top, left + W, top + H))
+        image = _cover(image, record)
     else:
         scale = min(H / height, W / width)
         new_w, new_h = min(W, max(1, round(width * scale))), min(H, max(1, round(height * scale)))
-        canvas = Image.new("RGB", (W, H), tuple(round(255 * m) for m in record.mean))
-        canvas.paste(image.resize((new_w, new_h), filter_), ((W - new_w) // 2, (H - new_h) // 2))
-        image = canvas
-    return np.asarray(image)
+        small, at = image.resize((new_w, new_h), filter_), ((W - new_w) // 2, (H - new_h) // 2)
+        if isinstance(small, Bands):
+            image = small.padded((W, H), at, record.mean)
+        else:
+            image = Image.new("RGB", (W, H), tuple(round(255 * m) for m in record.mean))
+            image.paste(small, at)
+    return image.array() if isinstance(image, Bands) else np.asarray(image)
+
+
+def _cover(image: Picture, record: Preprocess) -> Picture:
+    """Resize to cover the record's size over `crop_fraction`, and cut the centre."""
+    H, W = record.image_size
+    width, height = image.size
+    filter_ = INTERPOLATIONS[record.interpolation]
+    cover_h, cover_w = round(H / record.crop_fraction), round(W / record.crop_fraction)
+    if cover_w * height >= cover_h * width:  # the other side is truncated, as facebookresearch/deit's resize does
+        new_w, new_h = cover_w, max(cover_h, int(cover_w * height / width))
+    else:
+        new_w, new_h = max(cover_w, int(cover_h * width / height)), cover_h
+    left, top = round((new_w - W) / 2), round((new_h - H) / 2)
+    if new_w * new_h <= MAX_COVER * cover_w * cover_h:
+        return image.resize((new_w, new_h), filter_).crop((left, top, left + W, top + H))
+    # A thread-like image would be resized to far more than is kept; the same values without the rest.
+    x, y = width / new_w, height / new_h
+    return image.resize((W, H), filter_, (left * x, top * y, (left + W) * x, (top + H) * y))
 
 
 def normalise(pixels: Array, record: Preprocess) -> Array:
-    """uint8 (..., C) to float32 (..., C): value / 255, minus mean, over std."""
-    scaled = pixels.astype(np.float32) / np.float32(255)
+    """(..., C) to float32 (..., C): uint8 / 255 or float32 as it is, minus mean, over std."""
+    scaled = pixels.astype(np.float32) / np.float32(255) if pixels.dtype == np.uint8 else pixels
     return (scaled - np.asarray(record.mean, np.float32)) / np.asarray(record.std, np.float32)
 
 
-def prepare(image: Image.Image, record: Preprocess) -> Array:
-    """An image of any mode to the model's input, float32 (H, W, C): the one path of every command."""
-    return normalise(fit_image(upright_rgb(image), record), record)
+def prepare(image: Image.Image | Array, record: Preprocess) -> Array:
+    """An image of any mode, or an array (H, W, C), to the model's input, float32 (H, W, C): the one path of every command."""
+    return normalise(fit_image(upright(image, record), record), record)
+
+
+def load_input(source: ImageSource, record: Preprocess, max_pixels: int = MAX_PIXELS) -> Array:
+    """A file to the model's input, float32 (H, W, C).
+
+    Raises:
+        ImageError: as `open_picture`.
+    """
+    return normalise(fit_image(open_picture(source, record.channels, max_pixels), record), record)
 
 
 def choose_fit(sizes: Sequence[tuple[int, int]], image_size: tuple[int, int]) -> tuple[str, str]:

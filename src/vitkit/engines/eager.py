@@ -13,7 +13,7 @@ from torch import Tensor
 from vitkit.bundle import Outputs
 from vitkit.data.containers import ImageSource
 from vitkit.data.loader import to_tensor
-from vitkit.data.pixels import ImageError, Preprocess, open_image, prepare
+from vitkit.data.pixels import MAX_PIXELS, ImageError, Preprocess, load_input
 from vitkit.models.vit import Attention, VisionTransformer
 
 __all__ = ["EagerEngine", "stream"]
@@ -76,6 +76,7 @@ def stream(
     *,
     workers: int = 2,
     mirror: bool = False,
+    max_pixels: int = MAX_PIXELS,
 ) -> Iterator[Outputs | ImageError]:
     """Yield each image's logits (O,) and features (D,) in input order, or the error of an image that cannot be used.
 
@@ -84,7 +85,7 @@ def stream(
 
     def load(source: ImageSource) -> Tensor | ImageError:
         try:
-            image = to_tensor(prepare(open_image(source), record))
+            image = to_tensor(load_input(source, record, max_pixels))
             return image.flip(-1) if mirror else image
         except ImageError as error:
             return error

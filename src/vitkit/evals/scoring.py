@@ -13,7 +13,7 @@ from vitkit.config import UserError
 from vitkit.console import Console
 from vitkit.data.audit import digest
 from vitkit.data.containers import ImageSource
-from vitkit.data.pixels import ImageError, Preprocess
+from vitkit.data.pixels import MAX_PIXELS, ImageError, Preprocess
 from vitkit.data.sources import Sample
 from vitkit.engines.eager import EagerEngine, stream
 from vitkit.evals.classify import wilson
@@ -40,16 +40,25 @@ class Scored:
     targets: np.ndarray  # what the answers should be, see `Task.targets`
 
 
-def classify_stream(bundle: Bundle, sources: Sequence[ImageSource], workers: int) -> Iterator[Outputs | ImageError]:
+def classify_stream(
+    bundle: Bundle, sources: Sequence[ImageSource], workers: int, max_pixels: int = MAX_PIXELS
+) -> Iterator[Outputs | ImageError]:
     """Yield logits (O,) and features (D,) of each image in input order, or its error."""
     if bundle.config.num_classes == 0:
         raise UserError("this model has no head: it gives features, not classes. Fine-tune it first.")
     engine = bundle.run if isinstance(bundle.run, EagerEngine) else EagerEngine(bundle.model)
-    yield from stream(engine, bundle.require_preprocess(), sources, workers=workers)
+    yield from stream(engine, bundle.require_preprocess(), sources, workers=workers, max_pixels=max_pixels)
 
 
 def score_samples(
-    bundle: Bundle, samples: Sequence[Sample], console: Console, label: str, *, strict: bool = False, workers: int = 2
+    bundle: Bundle,
+    samples: Sequence[Sample],
+    console: Console,
+    label: str,
+    *,
+    strict: bool = False,
+    workers: int = 2,
+    max_pixels: int = MAX_PIXELS,
 ) -> Scored:
     """Score labelled samples; files that cannot be used are listed and never replaced.
 
@@ -57,7 +66,7 @@ def score_samples(
         UserError: with ``strict``, if any file cannot be used; always, if none can.
     """
     kept, logits, features, skipped = [], [], [], []
-    results = classify_stream(bundle, [sample.source for sample in samples], workers)
+    results = classify_stream(bundle, [sample.source for sample in samples], workers, max_pixels)
     for sample, result in zip(samples, console.track(results, len(samples), label), strict=True):
         if isinstance(result, ImageError):
             if strict:
@@ -91,13 +100,14 @@ def outputs_of(
     label: str,
     *,
     mirror: bool = False,
+    max_pixels: int = MAX_PIXELS,
 ) -> Outputs:
     """Logits (n, O) and features (n, D) of an engine over samples that were opened before.
 
     Raises:
         UserError: a file that could be read before and cannot now.
     """
-    results = stream(engine, record, [sample.source for sample in samples], mirror=mirror)
+    results = stream(engine, record, [sample.source for sample in samples], mirror=mirror, max_pixels=max_pixels)
     rows = []
     for sample, result in zip(samples, console.track(results, len(samples), label), strict=True):
         if isinstance(result, ImageError):

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from vitkit.config import UserError, override, read_json
-from vitkit.data.pixels import FITS
+from vitkit.data.bands import MAX_CHANNELS
+from vitkit.data.pixels import FITS, MAX_PIXELS
 from vitkit.evals import multilabel
 from vitkit.evals.classify import METRICS
 from vitkit.models.vit import ViTConfig
@@ -39,6 +40,8 @@ class Arguments:
     seed: int = 0
     strict: bool = False
     workers: int = 1
+    channels: int = 3  # 3: every image becomes RGB; otherwise images must have so many
+    max_pixels: int = MAX_PIXELS  # larger images are listed without being decoded
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # fields of FinetuneRecipe
     overrides: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # of the loaded model
 
@@ -85,6 +88,10 @@ def check_arguments(arguments: Arguments) -> None:
         raise UserError(f"--epochs must be above 0, got {arguments.epochs}.")
     if not 0 <= arguments.seed < 2**63:
         raise UserError(f"--seed must not be negative and below 2**63, got {arguments.seed}.")
+    if not 1 <= arguments.channels <= MAX_CHANNELS:
+        raise UserError(f"--channels must be from 1 to {MAX_CHANNELS}, got {arguments.channels}.")
+    if arguments.max_pixels < 1:
+        raise UserError(f"--max-pixels must be at least 1, got {arguments.max_pixels}.")
     if arguments.workers < 0:
         raise UserError(f"--workers must not be negative, got {arguments.workers}.")
     if arguments.train != "all" and arguments.model is None:

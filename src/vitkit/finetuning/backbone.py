@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 from torch import Tensor
 
 from vitkit.bundle import Bundle
-from vitkit.config import UserError
+from vitkit.config import UserError, read_json
 from vitkit.console import Console
+from vitkit.data.bands import measure_channels
 from vitkit.data.pixels import Preprocess, choose_fit
 from vitkit.finetuning.arguments import Arguments
 from vitkit.finetuning.data import TaskData
 from vitkit.models.vit import VisionTransformer
-from vitkit.recipes.finetune import scratch_config
-from vitkit.zoo.load import load_model
+from vitkit.recipes.finetune import Plan, scratch_config
+from vitkit.zoo.load import adapt_channels, load_model
 
 __all__ = ["choose_preprocess", "describe_size", "load_backbone", "with_new_head"]
+
+MAX_MEASURED = 1_000  # training images, evenly spread, that mean and std of channels are measured on
 
 
 def load_backbone(arguments: Arguments, data: TaskData, console: Console) -> tuple[Bundle, bool]:
@@ -30,8 +34,10 @@ def load_backbone(arguments: Arguments, data: TaskData, console: Console) -> tup
         console.say(f"model     {bundle.source}, {describe_size(bundle.model)}, licence {bundle.licence}")
         for note in bundle.notes:
             console.say(f"          {note}")
-        return bundle, True
-    config = scratch_config(data.training_scan.sizes, arguments.image_size, len(data.source.classes))
+        return _of_channels(bundle, arguments, data, console), True
+    config = scratch_config(
+        data.training_scan.sizes, arguments.image_size, len(data.source.classes), arguments.channels
+    )
     model = VisionTransformer(config)
     model.init_weights(arguments.seed)
     console.warn(
@@ -43,7 +49,30 @@ def load_backbone(arguments: Arguments, data: TaskData, console: Console) -> tup
         H, W = config.image_size
         console.say(f"          the asked-for size is cut to whole patches: {H}x{W}")
     record = Preprocess(image_size=config.image_size, fit="squash", crop_fraction=0.875)
+    if arguments.channels != 3:
+        record = _measured(record, arguments, data, console)
     return Bundle(model.eval(), record, source="random weights", licence="the user's own"), False
+
+
+def _of_channels(bundle: Bundle, arguments: Arguments, data: TaskData, console: Console) -> Bundle:
+    """The model for the images' channels; where they are not the ones it was trained on, its first layer is adapted."""
+    had, channels = bundle.config.in_channels, arguments.channels
+    if had == channels:
+        return bundle
+    model = adapt_channels(bundle.model, channels)
+    console.say(f"channels  first layer adapted from {had} to {channels} channels")
+    record = _measured(bundle.require_preprocess(), arguments, data, console)
+    return dataclasses.replace(bundle, model=model, preprocess_record=record)
+
+
+def _measured(record: Preprocess, arguments: Arguments, data: TaskData, console: Console) -> Preprocess:
+    """The record with mean and standard deviation of each channel over training images."""
+    samples = data.splits.train
+    chosen = [samples[i * len(samples) // MAX_MEASURED] for i in range(MAX_MEASURED)]
+    chosen = chosen if len(samples) > MAX_MEASURED else list(samples)
+    mean, std = measure_channels([sample.source for sample in chosen], arguments.channels, arguments.max_pixels)
+    console.say(f"channels  {arguments.channels}, mean and std measured on {len(chosen)} training images")
+    return dataclasses.replace(record, mean=mean, std=std)
 
 
 def describe_size(model: VisionTransformer) -> str:
@@ -56,8 +85,12 @@ def describe_size(model: VisionTransformer) -> str:
 
 
 def choose_preprocess(
-    arguments: Arguments, backbone: Bundle, data: TaskData, console: Console
+    arguments: Arguments, stored_plan: Path | None, backbone: Bundle, data: TaskData, console: Console
 ) -> tuple[Preprocess, str]:
+    if stored_plan is not None:
+        where = stored_plan / "plan.json"
+        plan = Plan.from_dict(read_json(where), str(where))
+        return plan.preprocess, plan.fit_reason
     record = backbone.require_preprocess()
     if arguments.fit == "auto":
         fit, reason = choose_fit(data.training_scan.sizes, record.image_size)

@@ -82,7 +82,14 @@ def read_data(arguments: Arguments, stored_plan: Path | None, console: Console) 
     for note in source.notes:
         console.say(f"          {note}")
     scans = {
-        split: scan(samples, console=console, label=f"opening {split}", strict=arguments.strict)
+        split: scan(
+            samples,
+            console=console,
+            label=f"opening {split}",
+            strict=arguments.strict,
+            channels=arguments.channels,
+            max_pixels=arguments.max_pixels,
+        )
         for split, samples in splits.items()
     }
     for split, found in scans.items():

@@ -48,7 +48,15 @@ def cross_validate(
             console.say(f"fold      {fold + 1} of {arguments.folds}: {folder}")
             fit(folder, dataclasses.replace(arguments, fold=fold, budget=share, earlier=None))
         held = [sample for sample, f in zip(pool, fold_of, strict=True) if f == fold]
-        parts.append(score_samples(Bundle.read(folder / "model"), held, console, f"scoring fold {fold + 1}"))
+        parts.append(
+            score_samples(
+                Bundle.read(folder / "model"),
+                held,
+                console,
+                f"scoring fold {fold + 1}",
+                max_pixels=arguments.max_pixels,
+            )
+        )
     pooled, metric = _pool(parts, data.task), data.task.headline
     low, high = pooled.scores.intervals[metric]
     each = ", ".join(percent(part.scores.values[metric]) for part in parts)

@@ -21,6 +21,7 @@ from vitkit.data.sources import Sample
 from vitkit.engines.eager import EagerEngine
 from vitkit.evals.scoring import outputs_of
 from vitkit.evals.tasks import Task
+from vitkit.finetuning.arguments import Arguments
 from vitkit.models.lora import plain_state
 from vitkit.models.vit import VisionTransformer
 from vitkit.recipes.finetune import Plan
@@ -39,11 +40,12 @@ class RunHooks:
         plan: Plan,
         val: Sequence[Sample],
         task: Task,
-        select_by: str,
+        arguments: Arguments,
         state: TrainState,
         console: Console,
     ) -> None:
-        self.run, self.plan, self.val, self.task, self.select_by = run, plan, val, task, select_by
+        self.run, self.plan, self.val, self.task = run, plan, val, task
+        self.select_by, self.max_pixels = arguments.select_by, arguments.max_pixels
         self.state, self.console = state, console
         self.targets = task.targets(val)
         self.losses: list[tuple[int, float]] = []
@@ -131,7 +133,9 @@ class RunHooks:
         sized = resize(model, self.plan.preprocess.image_size)
         train = self.plan.train
         engine = EagerEngine(sized, precision=train.precision, fused_attention=train.fused_attention, group=16)
-        logits = outputs_of(engine, self.plan.preprocess, self.val, self.console, "validating").logits
+        logits = outputs_of(
+            engine, self.plan.preprocess, self.val, self.console, "validating", max_pixels=self.max_pixels
+        ).logits
         scores = self.task.score_logits(logits, self.targets)
         entry = {"step": step, **{k: v for k, v in scores.values.items() if k in self.task.metrics}}
         self.evaluations.append(entry)

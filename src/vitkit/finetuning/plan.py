@@ -58,7 +58,7 @@ def make_plan(
     draft = Plan(record, fit_reason, recipe, config, torch.get_num_threads(), 0.0)
     batch = next(iter(training_batches(
         data.splits.train, view, draft.augment(), batch_size=config.batch_size, steps=range(1), seed=arguments.seed, workers=0,
-        outputs=data.task.outputs,
+        outputs=data.task.outputs, max_pixels=arguments.max_pixels,
     )))  # fmt: skip
     measured = measure(trial, config, data.task.objective(recipe.smoothing), batch, memory)
     steps = config.steps

@@ -45,9 +45,12 @@ def run_probe(
     if len(training) > MAX_PROBE_IMAGES:
         _, part = stratified_split(strata(training), MAX_PROBE_IMAGES / len(training), arguments.seed)
         training = [training[i] for i in part]
-    x = outputs_of(engine, record, training, console, "probe: training features").features
-    x_val = outputs_of(engine, record, splits.val, console, "probe: validation features").features
-    mirrored = outputs_of(engine, record, splits.val, console, "probe: mirrored", mirror=True).features
+    limit = arguments.max_pixels
+    x = outputs_of(engine, record, training, console, "probe: training features", max_pixels=limit).features
+    x_val = outputs_of(engine, record, splits.val, console, "probe: validation features", max_pixels=limit).features
+    mirrored = outputs_of(
+        engine, record, splits.val, console, "probe: mirrored", mirror=True, max_pixels=limit
+    ).features
     featured = time.perf_counter() - began
     classes = len(data.source.classes)
     probe = fit_probe(x, torch.from_numpy(task.targets(training)), classes, arguments.seed)

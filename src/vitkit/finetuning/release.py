@@ -23,6 +23,7 @@ from vitkit.engines.eager import EagerEngine
 from vitkit.evals.linear import Probe
 from vitkit.evals.scoring import SELECTION, Scored, outputs_of, score_samples, seen_label, task_of
 from vitkit.evals.tasks import Task
+from vitkit.finetuning.arguments import Arguments
 from vitkit.finetuning.backbone import describe_size, with_new_head
 from vitkit.finetuning.data import TaskData
 from vitkit.finetuning.facts import CROSS_VALIDATION, RunFacts, headline_split, report_facts
@@ -50,10 +51,13 @@ def tuned_candidate(state: TrainState, record: Preprocess, task: Task) -> Bundle
     return Bundle(resize(model, record.image_size), record, task=task.name)
 
 
-def release(candidates: dict[str, Bundle], backbone: Bundle, data: TaskData, metric: str, console: Console) -> Bundle:
+def release(
+    candidates: dict[str, Bundle], backbone: Bundle, data: TaskData, arguments: Arguments, console: Console
+) -> Bundle:
     """Score both candidates on the validation part, keep the better, fit its temperature (and thresholds)."""
+    metric, limit = arguments.select_by, arguments.max_pixels
     scored = {
-        name: score_samples(bundle, data.splits.val, console, f"validating {name}")
+        name: score_samples(bundle, data.splits.val, console, f"validating {name}", max_pixels=limit)
         for name, bundle in candidates.items()
     }
     scores = {name: result.scores for name, result in scored.items()}
@@ -65,7 +69,7 @@ def release(candidates: dict[str, Bundle], backbone: Bundle, data: TaskData, met
     console.say(f"release   {reason}")
     bundle = candidates[name]
     bundle.temperature, bundle.thresholds = data.task.calibrate(scored[name].logits, scored[name].targets)
-    bundle.unknown = _unknown_detector(bundle, data, scored[name].features, console)
+    bundle.unknown = _unknown_detector(bundle, data, scored[name].features, limit, console)
     bundle.classes = data.source.classes
     bundle.source = backbone.source
     bundle.licence = backbone.licence
@@ -85,7 +89,9 @@ def release(candidates: dict[str, Bundle], backbone: Bundle, data: TaskData, met
     return bundle
 
 
-def _unknown_detector(bundle: Bundle, data: TaskData, held_out: np.ndarray, console: Console) -> Unknown | None:
+def _unknown_detector(
+    bundle: Bundle, data: TaskData, held_out: np.ndarray, max_pixels: int, console: Console
+) -> Unknown | None:
     """Fit on training images, at most `MAX_UNKNOWN_IMAGES` of them; the threshold on the validation part."""
     training = list(data.splits.train)
     if len(training) > MAX_UNKNOWN_IMAGES:
@@ -93,7 +99,7 @@ def _unknown_detector(bundle: Bundle, data: TaskData, held_out: np.ndarray, cons
         training = [training[i] for i in sorted(part)]
     engine = EagerEngine(bundle.model, group=16)
     features = outputs_of(
-        engine, bundle.require_preprocess(), training, console, "features of training images"
+        engine, bundle.require_preprocess(), training, console, "features of training images", max_pixels=max_pixels
     ).features
     detector = fit_unknown(features.numpy(), held_out)
     if detector is None:
@@ -125,15 +131,16 @@ def finish(
     }
     bundle.save(run / "model")
     loaded = Bundle.read(run / "model")
-    results: dict[str, Scored] = {"val": score_samples(loaded, data.splits.val, console, "scoring val")}
+    limit = facts.arguments.max_pixels
+    results = {"val": score_samples(loaded, data.splits.val, console, "scoring val", max_pixels=limit)}
     if data.splits.test:
-        results["test"] = score_samples(loaded, data.splits.test, console, "scoring test")
+        results["test"] = score_samples(loaded, data.splits.test, console, "scoring test", max_pixels=limit)
     if cross_validated:
         results[CROSS_VALIDATION] = cross_validated
     loaded.training = {**bundle.training, "metrics": _metrics(results)}
     write_json(run / "model" / "training.json", loaded.training)
     head = results[headline_split(results)]
-    earlier = _score_earlier(facts.arguments.earlier, loaded, head, console)
+    earlier = _score_earlier(facts.arguments.earlier, loaded, head, limit, console)
     report = report_facts(facts, loaded, release, results, describe_size(loaded.model), earlier)
     _write_predictions(run, loaded, results)
     html, _ = write_report(run, report, _pictures(report["gallery"], head))
@@ -165,7 +172,9 @@ def check_earlier(earlier: str | None, source: Source) -> None:
         raise UserError(f"{earlier} has other classes than this data ({different}); the two cannot be compared.")
 
 
-def _score_earlier(earlier: str | None, bundle: Bundle, head: Scored, console: Console) -> dict[str, Any] | None:
+def _score_earlier(
+    earlier: str | None, bundle: Bundle, head: Scored, max_pixels: int, console: Console
+) -> dict[str, Any] | None:
     """The headline's images scored by the model of an earlier run, for the comparison."""
     if earlier is None:
         return None
@@ -177,7 +186,10 @@ def _score_earlier(earlier: str | None, bundle: Bundle, head: Scored, console: C
         s._replace(label=index[s.label] if s.label >= 0 else -1, labels=tuple(sorted(index[i] for i in s.labels)))
         for s in head.samples
     ]
-    scores, task = score_samples(other, samples, console, f"scoring {name}").scores, task_of(bundle)
+    scores, task = (
+        score_samples(other, samples, console, f"scoring {name}", max_pixels=max_pixels).scores,
+        task_of(bundle),
+    )
     value, (low, high) = scores.values[task.headline], scores.intervals[task.headline]
     console.say(f"earlier   {earlier}: {task.shown} {percent(value)} on the same images")
     seen, count = seen_label(other, samples)

@@ -59,7 +59,8 @@ def run_training(
         seed=arguments.seed,
         workers=arguments.workers,
         outputs=data.task.outputs,
+        max_pixels=arguments.max_pixels,
     )
-    with RunHooks(run, plan, data.splits.val, data.task, arguments.select_by, state, console) as hooks:
+    with RunHooks(run, plan, data.splits.val, data.task, arguments, state, console) as hooks:
         train(state, config, data.task.objective(plan.recipe.smoothing, balance.weights), batches, hooks)
     return state, hooks

@@ -13,7 +13,7 @@ from vitkit.report import versions
 
 __all__ = ["doctor"]
 
-EXTRAS = {"sklearn": "digits"}
+EXTRAS = {"sklearn": "digits", "tifffile": "multichannel"}
 
 
 def doctor(*, console: Console | None = None) -> dict[str, Any]:

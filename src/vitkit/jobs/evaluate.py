@@ -8,6 +8,7 @@ from typing import Any
 from vitkit.bundle import MULTI, SINGLE, Bundle
 from vitkit.config import UserError
 from vitkit.console import Console, percent
+from vitkit.data.pixels import MAX_PIXELS
 from vitkit.data.sources import Source, match_classes, read_source
 from vitkit.evals.scoring import rows, score_samples, seen_label, task_of
 from vitkit.jobs.load import load
@@ -23,6 +24,7 @@ def evaluate(
     split: str | None = None,
     strict: bool = False,
     workers: int = 2,
+    max_pixels: int = MAX_PIXELS,
     overrides: dict[str, Any] | None = None,
     console: Console | None = None,
 ) -> list[Row]:
@@ -34,6 +36,7 @@ def evaluate(
             ``digits``.
         split: which split to score; by default test, else val, else all of a flat folder.
         strict: fail on the first file that cannot be used, instead of listing it.
+        max_pixels: larger images are listed without being decoded.
 
     Returns:
         Rows of task, dataset, metric, value and interval.
@@ -63,7 +66,9 @@ def evaluate(
     if chosen not in source.splits:
         raise UserError(f"{data} has no split {chosen!r}; it has {', '.join(source.splits)}.")
     samples = source.splits[chosen]
-    scored = score_samples(bundle, samples, console, f"scoring {chosen}", strict=strict, workers=workers)
+    scored = score_samples(
+        bundle, samples, console, f"scoring {chosen}", strict=strict, workers=workers, max_pixels=max_pixels
+    )
     for name, reason in scored.skipped:
         console.warn(f"skipped {name}: {reason}")
     label, count = seen_label(bundle, scored.samples)

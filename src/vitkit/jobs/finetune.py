@@ -17,6 +17,7 @@ from typing import Any
 from vitkit.config import UserError, read_json, write_json
 from vitkit.console import Console
 from vitkit.data.loader import spare_cores
+from vitkit.data.pixels import MAX_PIXELS
 from vitkit.evals.tasks import check_metric
 from vitkit.finetuning.arguments import Arguments, absolute, check_arguments, read_arguments
 from vitkit.finetuning.backbone import choose_preprocess, load_backbone, with_new_head
@@ -61,6 +62,8 @@ def finetune(
     seed: int = 0,
     strict: bool = False,
     workers: int | None = None,
+    channels: int = 3,
+    max_pixels: int = MAX_PIXELS,
     settings: Mapping[str, Any] | None = None,
     overrides: Mapping[str, Any] | None = None,
     plan: str | Path | None = None,
@@ -90,6 +93,8 @@ def finetune(
         seed: of the split and of training; equal seeds give equal results, whatever the number of workers.
         strict: fail on the first file that cannot be used, instead of listing it.
         workers: processes that prepare images; None for as many as this machine has cores to spare.
+        channels: 3 makes every image RGB; with another number, images (`.npy`, multi-band TIFF, gray, ...) must have so many.
+        max_pixels: larger images are listed without being decoded.
         settings: fields of `FinetuneRecipe` to change.
         overrides: of the loaded model, see `vitkit.load`.
         plan: a finished run whose plan (split, recipe, every choice made by timing or memory) is used again.
@@ -100,17 +105,29 @@ def finetune(
         UserError: anything in data, model, settings or output that the user can mend.
     """
     console = console or Console()
+    asked = Arguments(
+        data="" if data is None else str(absolute(data)),
+        model=absolute(None if model == "scratch" else model),
+        val=absolute(val),
+        budget=budget,
+        epochs=epochs,
+        image_size=(image_size, image_size) if isinstance(image_size, int) else image_size,
+        fit=fit,
+        train=train,
+        select_by={"accuracy": "top1"}.get(select_by, select_by),
+        balance=balance if balance in ("auto", "none") else str(absolute(balance)),
+        earlier=absolute(earlier),
+        folds=folds,
+        seed=seed,
+        strict=strict,
+        workers=spare_cores() if workers is None else workers,
+        channels=channels,
+        max_pixels=max_pixels,
+        settings=dict(settings or {}),
+        overrides=dict(overrides or {}),
+    )
     if resume is not None:
-        given = (data, model, out, val, budget, epochs, image_size, settings, overrides, plan, earlier)
-        if any(given) or (fit, train, select_by, balance, folds, seed, strict) != (
-            "auto",
-            "all",
-            "auto",
-            "auto",
-            0,
-            0,
-            False,
-        ):
+        if asked != Arguments(data="", workers=asked.workers) or out is not None or plan is not None:
             raise UserError("--resume takes everything from the run it goes on with; leave the other arguments out.")
         run = Path(resume)
         arguments, command = read_arguments(run)
@@ -122,28 +139,9 @@ def finetune(
             return FinetuneResult(run, run / "model", run / "report.html", facts["headline"], facts)
         plan = run if (run / "plan.json").exists() else None
     else:
+        arguments = asked
         if data is None:
             raise UserError("name the data to fine-tune on, or a run to go on with: --resume RUN.")
-        pair = (image_size, image_size) if isinstance(image_size, int) else image_size
-        arguments = Arguments(
-            data=str(absolute(data)),
-            model=absolute(None if model == "scratch" else model),
-            val=absolute(val),
-            budget=budget,
-            epochs=epochs,
-            image_size=pair,
-            fit=fit,
-            train=train,
-            select_by={"accuracy": "top1"}.get(select_by, select_by),
-            balance=str(absolute(balance)),
-            earlier=absolute(earlier),
-            folds=folds,
-            seed=seed,
-            strict=strict,
-            workers=spare_cores() if workers is None else workers,
-            settings=dict(settings or {}),
-            overrides=dict(overrides or {}),
-        )
         check_arguments(arguments)
         if plan is not None and folds:
             raise UserError("--plan repeats one run; leave --folds out.")
@@ -167,7 +165,7 @@ def _run(run: Path, arguments: Arguments, stored_plan: Path | None, command: str
     metric = check_metric(data.task, balance.metric(arguments.select_by))
     arguments = dataclasses.replace(arguments, select_by=metric)
     backbone, pretrained = load_backbone(arguments, data, console)
-    record, fit_reason = choose_preprocess(arguments, backbone, data, console)
+    record, fit_reason = choose_preprocess(arguments, stored_plan, backbone, data, console)
     write_inputs(run, arguments, command, data)
 
     cross_validated = None
@@ -185,7 +183,7 @@ def _run(run: Path, arguments: Arguments, stored_plan: Path | None, command: str
         "linear probe": probe_candidate(backbone, probed.probe, record, data.task),
         "fine-tuned": tuned_candidate(state, record, data.task),
     }
-    bundle = release(candidates, backbone, data, arguments.select_by, console)
+    bundle = release(candidates, backbone, data, arguments, console)
     facts = RunFacts(arguments, command, chosen, data, balance, probed, state, hooks, began)
     report = finish(run, bundle, facts, cross_validated, console)
     return FinetuneResult(run, run / "model", run / "report.html", report["headline"], report)

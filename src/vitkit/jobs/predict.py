@@ -18,7 +18,7 @@ from vitkit.bundle import MULTI, Bundle, Prediction
 from vitkit.config import UserError, did_you_mean
 from vitkit.console import Console
 from vitkit.data.containers import ImageSource
-from vitkit.data.pixels import IMAGE_SUFFIXES, ImageError
+from vitkit.data.pixels import IMAGE_SUFFIXES, MAX_PIXELS, ImageError
 from vitkit.data.sources import TABLE_SUFFIXES, find_images, read_images
 from vitkit.evals.scoring import classify_stream
 from vitkit.jobs.load import load
@@ -43,6 +43,7 @@ def predict(
     top: int = 1,
     strict: bool = False,
     workers: int = 2,
+    max_pixels: int = MAX_PIXELS,
     overrides: dict[str, Any] | None = None,
     stream: TextIO | None = None,
     console: Console | None = None,
@@ -55,6 +56,7 @@ def predict(
         out: ``.csv`` or ``.jsonl`` file; what could not be read goes to ``<out>.skipped.csv``.
         top: classes per image, by rank; a multi-label model's answer has as many as reach their thresholds.
         strict: fail on the first file that cannot be used, instead of listing it.
+        max_pixels: larger images are listed without being decoded.
         stream: where CSV rows go without ``out``; without either, predictions are returned.
 
     Raises:
@@ -79,7 +81,7 @@ def predict(
     skipped: list[tuple[str, str]] = []
 
     def results() -> Iterator[tuple[str, Prediction]]:
-        outputs = classify_stream(bundle, [source for _, source in images], workers)
+        outputs = classify_stream(bundle, [source for _, source in images], workers, max_pixels)
         for (path, _), result in zip(images, console.track(outputs, len(images), "predicting"), strict=True):
             if isinstance(result, ImageError):
                 if strict:

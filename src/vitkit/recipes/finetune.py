@@ -149,13 +149,16 @@ def _scratch_recipe(images: int, config: ViTConfig) -> FinetuneRecipe:
     )
 
 
-def scratch_config(sizes: Sequence[tuple[int, int]], image_size: tuple[int, int] | None, num_classes: int) -> ViTConfig:
+def scratch_config(
+    sizes: Sequence[tuple[int, int]], image_size: tuple[int, int] | None, num_classes: int, channels: int = 3
+) -> ViTConfig:
     """A small model for training from random weights, its width chosen by the number of images.
 
     Args:
         sizes: (height, width) of the training images.
         image_size: the size to run at; None takes the images' own, between 16 and 64 pixels.
         num_classes: classes.
+        channels: of the images.
     """
     if image_size is None:
         side = int(np.median(np.min(np.array(sizes), axis=1)))
@@ -172,6 +175,7 @@ def scratch_config(sizes: Sequence[tuple[int, int]], image_size: tuple[int, int]
         mlp_dim=2 * embed_dim,
         patch_size=(patch, patch),
         image_size=(image_size[0] // patch * patch, image_size[1] // patch * patch),
+        in_channels=channels,
         num_classes=num_classes,
         pool="mean",
         cls_token=False,

@@ -23,7 +23,7 @@ from vitkit.models.positions import resample_positions
 from vitkit.models.vit import VisionTransformer, ViTConfig
 from vitkit.zoo.rows import ROWS, Checkpoint
 
-__all__ = ["load_model", "resize"]
+__all__ = ["adapt_channels", "load_model", "resize"]
 
 MODEL_FIELDS = frozenset(f.name for f in dataclasses.fields(ViTConfig))
 PREPROCESS_FIELDS = frozenset(f.name for f in dataclasses.fields(Preprocess))
@@ -196,6 +196,35 @@ def _apply(bundle: Bundle, overrides: Mapping[str, Any]) -> Bundle:
             f"{' and '.join(name for name in ('mean', 'std') if name not in told)}."
         )
     return bundle
+
+
+@torch.no_grad()
+def adapt_channels(model: VisionTransformer, channels: int) -> VisionTransformer:
+    """An RGB model for images of another number of channels; in eval mode.
+
+    One channel gets the sum of the three first-layer kernels. Otherwise the kernels of red, green and blue repeat over the
+    channels, times 3 / channels, so that the sum over like inputs keeps its size.
+    Source: `adapt_input_conv` of timm (github.com/huggingface/pytorch-image-models, timm/models/_manipulate.py).
+
+    Raises:
+        UserError: the model's own images are not RGB.
+    """
+    if channels == model.config.in_channels:
+        return model
+    if model.config.in_channels != 3:
+        raise UserError(
+            f"the model takes images of {model.config.in_channels} channels; only a model of RGB images can be adapted. "
+            f"Say --channels {model.config.in_channels}, or start from another model."
+        )
+    adapted = VisionTransformer(dataclasses.replace(model.config, in_channels=channels))
+    state = dict(model.state_dict())
+    kernel = state["patch_embed.weight"]  # (D, 3, patch height, patch width)
+    if channels == 1:
+        state["patch_embed.weight"] = kernel.sum(dim=1, keepdim=True)
+    else:
+        state["patch_embed.weight"] = kernel.repeat(1, -(-channels // 3), 1, 1)[:, :channels] * (3 / channels)
+    adapted.load_state_dict(state)
+    return adapted.eval()
 
 
 def resize(model: VisionTransformer, image_size: int | tuple[int, int]) -> VisionTransformer:
