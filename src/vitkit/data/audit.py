@@ -3,18 +3,31 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+import io
+import struct
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import islice
 from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
 
 from vitkit.config import UserError
 from vitkit.console import Console
+from vitkit.data.cache import Cache
 from vitkit.data.containers import read_bytes
 from vitkit.data.pixels import ImageError, open_image
 from vitkit.data.sources import Sample
+from vitkit.data.thumbnails import THUMBNAIL_BYTES, Thumbnails, describe, thumbnail
 
-__all__ = ["Scan", "digest", "scan"]
+__all__ = ["CACHE_NAME", "Scan", "digest", "scan"]
+
+CACHE_NAME = "images-1"  # the number goes up when what is found out about a file changes
+HEAD = struct.Struct("<IIB")  # height, width, EXIF orientation
+PIECE = 32  # files that a thread opens, one after the other, before it reports: small images cost little each
+ORIENTATION = 0x0112
 
 
 @dataclass(frozen=True)
@@ -26,47 +39,113 @@ class Scan:
     skipped: Sequence[tuple[str, str]]  # (name, reason) of each file that cannot be used
     digests: Sequence[str]  # SHA-256 of each usable image's file
     fingerprint: str  # SHA-256 over the names, labels and contents of the usable images
+    rotated: Sequence[int] = ()  # places in `usable` of images that only the EXIF orientation turns upright
+    descriptions: np.ndarray = field(default_factory=lambda: np.empty((0, 0), np.float16))  # see `thumbnails.describe`
+    thumbnails: Thumbnails | None = None  # of the usable images, in their order
+    known: int = 0  # usable images that the cache knew, and that were not decoded again
 
 
 def scan(
-    samples: Sequence[Sample], *, console: Console, label: str = "opening", strict: bool = False, workers: int = 2
+    samples: Sequence[Sample],
+    *,
+    console: Console,
+    label: str = "opening",
+    strict: bool = False,
+    workers: int = 2,
+    cache: Cache | None = None,
 ) -> Scan:
-    """Decode every sample once, in threads, with a progress bar.
+    """Read every sample once, in threads, with a progress bar; decode those whose content ``cache`` does not know.
+
+    Memory does not grow with the pixels: of each image a description of 576 bytes stays, thumbnails go to a temporary file.
 
     Raises:
         UserError: with ``strict``, if any file cannot be used; always, if none can.
     """
-    usable, sizes, skipped, digests, total = [], [], [], [], hashlib.sha256()
-    with ThreadPoolExecutor(workers) as pool:
-        for sample, found in zip(samples, console.track(pool.map(_look, samples), len(samples), label), strict=True):
-            if isinstance(found, str):
-                skipped.append((sample.name, found))
-                continue
-            usable.append(sample)
-            sizes.append(found.size)
-            digests.append(found.digest)
-            total.update(f"{sample.name}\0{sample.label}\0{found.digest}\n".encode("utf-8", "surrogateescape"))
+    usable, sizes, skipped, digests, rotated, total = [], [], [], [], [], hashlib.sha256()
+    pictures, described, fresh = Thumbnails(), [], {}
+    known = 0
+    for sample, found in zip(
+        samples, console.track(_look_all(samples, workers, cache), len(samples), label), strict=True
+    ):
+        if isinstance(found, str):
+            skipped.append((sample.name, found))
+            continue
+        if found.orientation != 1:
+            rotated.append(len(usable))
+        usable.append(sample)
+        sizes.append(found.size)
+        digests.append(found.digest)
+        known += found.known
+        what = ",".join(map(str, sample.labels)) if sample.label < 0 else sample.label
+        total.update(f"{sample.name}\0{what}\0{found.digest}\n".encode("utf-8", "surrogateescape"))
+        pictures.append(found.thumbnail)
+        if cache is not None and not found.known:
+            fresh[found.digest] = HEAD.pack(*found.size, found.orientation) + found.thumbnail
+        if len(pictures) % 1024 == 0:
+            described.append(describe(pictures.read(len(pictures) - 1024, len(pictures))))
+        if cache is not None and len(fresh) >= 1024:
+            cache.put(fresh)
+            fresh.clear()
+    if cache is not None:
+        cache.put(fresh)
     if skipped and (strict or not usable):
         name, reason = skipped[0]
         raise UserError(f"{len(skipped)} of {len(samples)} files cannot be used, the first: {name}: {reason}.")
-    return Scan(usable, sizes, skipped, digests, total.hexdigest())
+    described.append(describe(pictures.read(1024 * len(described), len(pictures))))
+    return Scan(
+        usable, sizes, skipped, digests, total.hexdigest(), rotated, np.concatenate(described), pictures, known
+    )  # fmt: skip
 
 
 class _Found(NamedTuple):
     size: tuple[int, int]  # (height, width)
+    orientation: int  # EXIF, 1 where nothing is turned
+    thumbnail: bytes
     digest: str
+    known: bool  # to the cache
 
 
-def _look(sample: Sample) -> _Found | str:
+def _look_all(samples: Sequence[Sample], workers: int, cache: Cache | None) -> Iterator[_Found | str]:
+    """What each file is, in order; a few pieces are under way at a time."""
+
+    def look(piece: list[Sample]) -> list[_Found | str]:
+        return [_look(sample, cache) for sample in piece]
+
+    waiting = iter(samples)
+    size = min(PIECE, 1 + len(samples) // (4 * workers))
+    pieces = iter(lambda: list(islice(waiting, size)), [])
+    with ThreadPoolExecutor(workers) as pool:
+        queue: list[Future[list[_Found | str]]] = [pool.submit(look, p) for p in islice(pieces, 2 * workers)]
+        while queue:
+            found = queue.pop(0).result()
+            queue += [pool.submit(look, piece) for piece in islice(pieces, 1)]
+            yield from found
+
+
+def _look(sample: Sample, cache: Cache | None) -> _Found | str:
     """Open one file: what it is, or why it cannot be used."""
     try:
         content = read_bytes(sample.source)
+        digest = hashlib.sha256(content).hexdigest()
+        value = cache.get(digest) if cache is not None else None
+        if value is not None and len(value) == HEAD.size + THUMBNAIL_BYTES:
+            height, width, orientation = HEAD.unpack_from(value)
+            return _Found((height, width), orientation, value[HEAD.size :], digest, True)
         image = open_image(content)
     except OSError as error:
-        return f"cannot be read: {error.strerror}"
+        return f"cannot be read: {error.strerror or error}"
     except ImageError as error:
         return str(error)
-    return _Found((image.height, image.width), hashlib.sha256(content).hexdigest())
+    return _Found((image.height, image.width), _orientation(content), thumbnail(image), digest, False)
+
+
+def _orientation(content: bytes) -> int:
+    """The EXIF orientation, 1 to 8; files that cannot hold one are not opened a second time."""
+    if content[:4] not in (b"II*\0", b"MM\0*") and not any(m in content for m in (b"Exif", b"eXIf", b"EXIF")):
+        return 1
+    with Image.open(io.BytesIO(content)) as image:
+        found = image.getexif().get(ORIENTATION, 1)
+    return found if found in range(1, 9) else 1
 
 
 def digest(sample: Sample) -> str:
