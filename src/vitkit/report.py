@@ -16,7 +16,7 @@ from typing import Any
 from vitkit import __version__
 from vitkit.config import write_file, write_json
 
-__all__ = ["Row", "confusion_chart", "interval_chart", "line_chart", "versions", "write_report"]
+__all__ = ["Row", "confusion_chart", "interval_chart", "line_chart", "versions", "write_audit", "write_report"]
 
 Points = Sequence[tuple[float, float]]
 RATES = {
@@ -70,6 +70,19 @@ def write_report(run: Path, facts: Mapping[str, Any]) -> tuple[Path, Path]:
     return run / "report.html", run / "report.json"
 
 
+def write_audit(folder: Path, facts: Mapping[str, Any], galleries: Sequence[Mapping[str, Any]]) -> tuple[Path, Path]:
+    """Write ``audit.json`` and ``audit.html``; ``galleries`` are the page's pictures, which the JSON does not hold.
+
+    Raises:
+        UserError: the files cannot be written.
+    """
+    finite = _finite(facts)
+    page = _page("audit.html.j2").render(**finite, galleries=galleries)
+    write_file(folder / "audit.html", page.encode("utf-8", "replace"))
+    write_json(folder / "audit.json", finite)
+    return folder / "audit.html", folder / "audit.json"
+
+
 def _finite(value: Any) -> Any:
     """JSON has no nan: a number that does not exist (the precision of a class never predicted) becomes null."""
     if isinstance(value, float):
@@ -81,20 +94,28 @@ def _finite(value: Any) -> Any:
     return value
 
 
-def _render(facts: Mapping[str, Any]) -> str:
+def _page(name: str) -> Any:
+    """A page's template; pages share their head and sections by name."""
     import jinja2
 
     environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=jinja2.FunctionLoader(lambda part: resources.files("vitkit").joinpath(part).read_text(encoding="utf-8")),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     environment.filters |= {"percent": _percent, "number": _number, "plain": _plain}
     environment.filters["measure"] = lambda metric: MEASURES.get(metric, metric)
     environment.filters["figure"] = lambda value, metric: _percent(value) if metric in RATES else _number(value)
-    page = resources.files("vitkit").joinpath("report.html.j2").read_text(encoding="utf-8")
+    return environment.get_template(name)
+
+
+def _render(facts: Mapping[str, Any]) -> str:
     curves = facts["curves"]
     train = facts["data"]["per_class"]["train"]
     classes = [{**found, "train": train[i]} for i, found in enumerate(facts["per_class"])]
-    return environment.from_string(page).render(
+    return _page("report.html.j2").render(
         **facts,
         loss_chart=line_chart(curves["loss"]),
         top1_chart=line_chart(

@@ -61,9 +61,9 @@ def scan(
     Raises:
         UserError: with ``strict``, if any file cannot be used; always, if none can.
     """
-    usable, sizes, skipped, digests, rotated, total = [], [], [], [], [], hashlib.sha256()
-    pictures, described, fresh = Thumbnails(), [], {}
-    known = 0
+    usable: list[Sample] = []
+    sizes, skipped, digests, rotated, total = [], [], [], [], hashlib.sha256()
+    pictures, described, fresh, known = Thumbnails(), [], dict[str, bytes](), 0
     for sample, found in zip(
         samples, console.track(_look_all(samples, workers, cache), len(samples), label), strict=True
     ):

@@ -6,12 +6,25 @@ is the low frequencies of the cosine transform in gray levels, 576 bytes. Of 100
 
 from __future__ import annotations
 
+import io
 import tempfile
+from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image
 
-__all__ = ["CHROMA", "LUMA", "SIDE", "THUMBNAIL_BYTES", "Thumbnails", "cosines", "describe", "thumbnail", "to_rgb"]
+__all__ = [
+    "CHROMA",
+    "LUMA",
+    "SIDE",
+    "THUMBNAIL_BYTES",
+    "Thumbnails",
+    "cosines",
+    "describe",
+    "picture",
+    "thumbnail",
+    "to_rgb",
+]
 
 SIDE = 32  # of the luma; chroma is half of it
 THUMBNAIL_BYTES = SIDE * SIDE + 2 * (SIDE // 2) ** 2
@@ -26,6 +39,18 @@ def thumbnail(image: Image.Image) -> bytes:
     chroma = planes[..., 1:].reshape(SIDE // 2, 2, SIDE // 2, 2, 2).mean((1, 3))
     parts = (planes[..., 0], chroma[..., 0], chroma[..., 1])
     return b"".join(np.round(part).astype(np.uint8).tobytes() for part in parts)
+
+
+def picture(image: Image.Image, side: int = 96) -> bytes:
+    """A JPEG of an upright RGB image for a page, its long side at most ``side``; small images are enlarged in whole steps."""
+    if (times := side // max(image.size)) > 1:
+        image = image.resize((image.width * times, image.height * times), Image.Resampling.NEAREST)
+    elif max(image.size) > side:
+        image = image.copy()
+        image.thumbnail((side, side), Image.Resampling.BICUBIC, reducing_gap=3.0)
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=80)
+    return buffer.getvalue()
 
 
 def to_rgb(thumbnails: np.ndarray) -> np.ndarray:
@@ -71,6 +96,18 @@ class Thumbnails:
 
     def __len__(self) -> int:
         return self._count
+
+    @classmethod
+    def joined(cls, parts: Sequence[Thumbnails]) -> Thumbnails:
+        """All thumbnails of several files, one after the other; a single one is itself."""
+        if len(parts) == 1:
+            return parts[0]
+        whole = cls()
+        for part in parts:
+            for start in range(0, len(part), 1024):
+                for row in part.read(start, start + 1024):
+                    whole.append(row.tobytes())
+        return whole
 
     def append(self, content: bytes) -> None:
         """Add one thumbnail."""

@@ -32,7 +32,7 @@ class LabelErrors:
     suggested: Sequence[int]  # the class that the probe takes each for
     given: Sequence[float]  # out-of-fold probability of the given label
     other: Sequence[float]  # and of the suggested one
-    estimated: int  # images that are likely wrong, by confident learning
+    estimated: int  # images that are likely wrong, see `label_errors`
     accuracy: float  # of the probe, out of fold, on the given labels
 
 
@@ -56,17 +56,23 @@ def out_of_fold(features: Tensor, labels: Sequence[int], classes: int, *, seed: 
         rest = gram - own_gram
         rest.diagonal().add_(PENALTY * rest.diagonal().mean() + 1e-3)
         weight = torch.linalg.solve(rest, cross - own_cross)
-        for piece in part.split(PIECE):
+        for piece in _pieces(part):
             scores[piece] = _rows(features, piece, mean, scale) @ weight
     return _probabilities(scores.double(), targets).numpy()
 
 
+def _pieces(places: Tensor) -> list[Tensor]:
+    return [places[start : start + PIECE] for start in range(0, len(places), PIECE)]
+
+
 def _statistics(features: Tensor) -> tuple[Tensor, Tensor]:
     total, square = torch.zeros(features.shape[1]).double(), torch.zeros(features.shape[1]).double()
-    for piece in features.split(PIECE):
+    for start in range(0, len(features), PIECE):
+        piece = features[start : start + PIECE]
         total += piece.double().sum(0)
     mean = total / len(features)
-    for piece in features.split(PIECE):
+    for start in range(0, len(features), PIECE):
+        piece = features[start : start + PIECE]
         square += (piece.double() - mean).square().sum(0)
     spread = (square / len(features)).sqrt()
     scale = torch.where(spread > 1e-6 * (1 + mean.abs()), 1 / spread, 0)  # a constant feature stays zero
@@ -83,7 +89,7 @@ def _products(
     features: Tensor, targets: Tensor, classes: int, part: Tensor, mean: Tensor, scale: Tensor
 ) -> tuple[Tensor, Tensor]:
     gram, cross = torch.zeros(len(mean) + 1, len(mean) + 1), torch.zeros(len(mean) + 1, classes)
-    for piece in part.split(PIECE):
+    for piece in _pieces(part):
         rows = _rows(features, piece, mean, scale)
         gram.addmm_(rows.T, rows)
         cross.addmm_(rows.T, torch.nn.functional.one_hot(targets[piece], classes).float())
@@ -100,8 +106,11 @@ def _probabilities(scores: Tensor, targets: Tensor) -> Tensor:
 def label_errors(probabilities: np.ndarray, labels: Sequence[int]) -> LabelErrors:
     """Rank images by out-of-fold probabilities (n, O) and count the likely errors.
 
-    An image is counted where another class is above that class's threshold, its mean probability over the images that bear its
-    label, and the most probable such class is not the given one. The ranking is at least a tenth of the images long.
+    Confident learning counts an image where another class is above that class's threshold, its mean probability over the
+    images that bear its label, and the most probable such class is not the given one. Where the probe is weak that counts
+    its own mistakes, too. So the estimate is at most the rate of other labels among the tenth of the images that the probe is
+    surest of, where it hardly errs, times all images. The ranking is at least a tenth of the images long, and holds those only
+    that the probe takes for another class.
     """
     given_labels = np.asarray(labels)
     n, classes = probabilities.shape
@@ -110,7 +119,10 @@ def label_errors(probabilities: np.ndarray, labels: Sequence[int]) -> LabelError
     counts = np.bincount(given_labels, minlength=classes)
     thresholds = np.bincount(given_labels, weights=given, minlength=classes) / np.maximum(counts, 1)
     confident = np.where((probabilities >= thresholds) & (counts > 0), probabilities, -1)
-    estimated = int(((confident.argmax(1) != given_labels) & (confident.max(1) >= 0)).sum())
+    counted = int(((confident.argmax(1) != given_labels) & (confident.max(1) >= 0)).sum())
+    surest = np.argsort(-probabilities.max(1), kind="stable")[: max(50, n // 10)]
+    rate = float((probabilities[surest].argmax(1) != given_labels[surest]).mean())
+    estimated = min(counted, round(rate * n))
     others = probabilities.copy()
     others[rows, given_labels] = -1
     suggested = others.argmax(1)

@@ -20,6 +20,7 @@ PATCH, STRIDE = 6, 2
 GRID = (SIDE - PATCH) // STRIDE + 1  # positions of a patch, each way; even, so that quarters are equal
 LEARNT = 30_000  # patches that the filters are learnt from
 ROUNDS = 6  # of k-means
+BLOCKS = 250  # places of the data that these patches are from
 THRESHOLD = 0.25
 VALUES = 128_000_000  # features in all: 256 MB, and about a minute on two cores
 MOST, LEAST = 800, 32  # filters
@@ -27,8 +28,8 @@ BATCH = 32
 
 
 def count_filters(images: int) -> int:
-    """How many filters keep time and memory bounded, whatever the number of images."""
-    return max(LEAST, min(MOST, VALUES // (8 * max(1, images))))
+    """How many filters keep time and memory bounded, and are not too many to learn from so few images."""
+    return max(LEAST, min(MOST, images // 10, VALUES // (8 * max(1, images))))
 
 
 @torch.inference_mode()
@@ -62,12 +63,12 @@ def _patches(images: Tensor) -> Tensor:
 def _learn(thumbnails: Thumbnails, filters: int, seed: int) -> tuple[Tensor, Tensor]:
     """Filters (108, K) and offsets (K,): a patch's response is patch @ filters - offsets."""
     generator = torch.Generator().manual_seed(seed)
-    n = len(thumbnails)
-    chosen = torch.randperm(n, generator=generator)[:LEARNT].sort().values.tolist()
+    starts = range(0, len(thumbnails), BATCH)
+    chosen = torch.randperm(len(starts), generator=generator)[:BLOCKS].sort().values.tolist()
     each = max(1, LEARNT // len(chosen))
     taken = []
-    for place in chosen:
-        patches = _patches(_images(thumbnails, place, place + 1))[0]
+    for block in chosen:
+        patches = _patches(_images(thumbnails, starts[block], starts[block] + BATCH)).flatten(0, 1)
         taken.append(patches[torch.randint(len(patches), (each,), generator=generator)])
     patches = torch.cat(taken)
     mean = patches.mean(0)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vitkit.config import UserError, read_json, write_json
+from vitkit.config import UserError, free_folder, read_json, write_json
 from vitkit.console import Console
 from vitkit.data.loader import spare_cores
 from vitkit.finetuning.arguments import Arguments, absolute, check_arguments, read_arguments
@@ -114,7 +114,7 @@ def finetune(
             raise UserError(
                 "--plan fixes recipe and size; leave --set, --epochs, --budget, --image-size and --fit out."
             )
-        run = Path(out) if out is not None else _free_run(Path("runs"), Path(arguments.data).resolve().name)
+        run = Path(out) if out is not None else free_folder(Path("runs"), Path(arguments.data).resolve().name)
         if run.exists() and (not run.is_dir() or any(run.iterdir())):
             hint = f", or go on with it: vit finetune --resume {run}" if (run / "plan.json").exists() else ""
             raise UserError(f"{run} already exists. Choose another --out{hint}.")
@@ -143,10 +143,3 @@ def _run(run: Path, arguments: Arguments, stored_plan: Path | None, command: str
     facts = RunFacts(arguments, command, chosen, data, probed, state, hooks, began)
     report = finish(run, bundle, facts, console)
     return FinetuneResult(run, run / "model", run / "report.html", report["headline"], report)
-
-
-def _free_run(parent: Path, name: str) -> Path:
-    number = 1
-    while (run := parent / (name if number == 1 else f"{name}-{number}")).exists():
-        number += 1
-    return run
