@@ -27,7 +27,7 @@ COMPARED = 8  # luma frequencies each way that are compared
 BITS = 256  # random projections
 FAR = 0.22  # part of the bits in which candidates may differ: an angle of 40 degrees
 REACH = 12  # neighbours in brightness that an image is compared with, each way, where very many share a hash
-RELATIVE = 0.10  # of the contrast: difference up to which two aligned blurred images are one
+RELATIVE = 0.12  # of the contrast: difference up to which two aligned blurred images are one
 ABSOLUTE = 0.75  # gray levels: the same, for images of hardly any contrast
 COLOUR = 6.0  # gray levels that mean luma or chroma may differ
 PIECE = 16_384
@@ -128,6 +128,8 @@ class _Hashes:
         rng = np.random.default_rng(0)
         self.mean, self.scale = self._statistics(descriptions)
         self.projection = rng.standard_normal((len(self.mean), BITS)).astype(np.float32)
+        # Thresholds beside 0, so that the noise of images without contrast decides no bit.
+        self.threshold = rng.standard_normal(BITS).astype(np.float32)
         self.brightness = descriptions[:, 0].astype(np.float32)
         bits = min(24, max(12, math.ceil(math.log2(self.n)) + 4))
         self.tables = [np.arange(i, i + bits) for i in range(0, BITS - bits + 1, bits)]
@@ -138,7 +140,7 @@ class _Hashes:
         part = descriptions[:: max(1, self.n // 20_000)]
         vectors = cropped(part, CROPPINGS[0], HASHED, 2)
         vectors = np.delete(vectors, 0, axis=1)
-        return vectors.mean(0), vectors.std(0) + 1e-3
+        return vectors.mean(0), np.maximum(vectors.std(0), 1.0)  # a gray level: less is noise
 
     def _bits(self, variant: int) -> np.ndarray:
         """Packed bits (n, BITS / 8) uint8 of one cropping of every image."""
@@ -146,7 +148,7 @@ class _Hashes:
         for start in range(0, self.n, PIECE):
             part = slice(start, start + PIECE)
             vectors = np.delete(cropped(self.descriptions[part], CROPPINGS[variant], HASHED, 2), 0, axis=1)
-            packed[part] = np.packbits((vectors - self.mean) / self.scale @ self.projection > 0, axis=1)
+            packed[part] = np.packbits((vectors - self.mean) / self.scale @ self.projection > self.threshold, axis=1)
         return packed
 
     def candidates(self, variant: int) -> tuple[np.ndarray, np.ndarray]:

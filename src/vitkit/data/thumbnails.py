@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import tempfile
+import weakref
 from collections.abc import Sequence
 
 import numpy as np
@@ -92,6 +93,7 @@ class Thumbnails:
 
     def __init__(self) -> None:
         self._file = tempfile.TemporaryFile(prefix="vitkit-thumbnails-")  # noqa: SIM115 - lives as long as the object
+        weakref.finalize(self, self._file.close)
         self._count = 0
 
     def __len__(self) -> int:
