@@ -65,8 +65,8 @@ def _leaks(found: Survey) -> list[Finding]:
     for kind, how in (("exact", "byte by byte"), ("near", "resized, recompressed or cropped")):
         leaks = [leak for leak in found.leaks if leak.kind == kind]
         between: Counter[tuple[str, str]] = Counter()
-        for first, second in {(found.places[leak.first].split, leak.second) for leak in leaks}:
-            between[first, found.places[second].split] += 1
+        for split, place in {(found.places[leak.first].split, leak.second) for leak in leaks}:
+            between[split, found.places[place].split] += 1
         for (first, second), count in between.items():
             shown = [k for k in leaks if (found.places[k.first].split, found.places[k.second].split) == (first, second)]
             share = count / sizes[second]

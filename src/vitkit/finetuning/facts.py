@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from vitkit.audits.facts import short_facts
 from vitkit.bundle import Bundle
 from vitkit.checkpoint import TrainState
 from vitkit.evals.classify import wilson
@@ -145,6 +146,7 @@ def _data_facts(facts: RunFacts) -> dict[str, Any]:
         "fingerprints": {split: found.fingerprint for split, found in data.scans.items()},
         "notes": list(data.source.notes),
         "skipped": data.skipped,
+        "audit": short_facts(data.survey, data.findings),
     }
 
 
