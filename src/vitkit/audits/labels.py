@@ -104,7 +104,7 @@ def judge(
             errors.places, errors.suggested, errors.given, errors.other, strict=True
         )
     ]  # fmt: skip
-    method = f"{method}; ridge probe, 5 folds, {percent(errors.accuracy)} of the given labels out of fold"
+    method = f"{method}; logistic probe, 5 folds, {percent(errors.accuracy)} of the given labels out of fold"
     return Suspects(ranked, errors.estimated, method, notes, _finding(found, ranked, errors, len(places)))
 
 

@@ -6,10 +6,12 @@ is the low frequencies of the cosine transform in gray levels, 576 bytes. Of 100
 
 from __future__ import annotations
 
+import contextlib
 import io
 import tempfile
 import weakref
 from collections.abc import Sequence
+from typing import IO
 
 import numpy as np
 from PIL import Image
@@ -88,12 +90,15 @@ def _planes(thumbnails: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]
     return luma.reshape(n, SIDE, SIDE), cb.reshape(n, half, half), cr.reshape(n, half, half)
 
 
+IN_MEMORY = 2**24  # bytes of thumbnails that need no file
+
+
 class Thumbnails:
-    """Thumbnails in a temporary file that goes with the object: written in order, read in any."""
+    """Thumbnails, written in order, read in any; many of them lie in a temporary file that goes with the object."""
 
     def __init__(self) -> None:
-        self._file = tempfile.TemporaryFile(prefix="vitkit-thumbnails-")  # noqa: SIM115 - lives as long as the object
-        weakref.finalize(self, self._file.close)
+        self._file = tempfile.SpooledTemporaryFile(IN_MEMORY)  # noqa: SIM115 - lives as long as the object
+        weakref.finalize(self, _let_go, self._file)
         self._count = 0
 
     def __len__(self) -> int:
@@ -123,3 +128,8 @@ class Thumbnails:
         self._file.seek(start * THUMBNAIL_BYTES)
         data = self._file.read((min(stop, self._count) - start) * THUMBNAIL_BYTES)
         return np.frombuffer(data, np.uint8).reshape(-1, THUMBNAIL_BYTES)
+
+
+def _let_go(file: IO[bytes]) -> None:
+    with contextlib.suppress(OSError):  # what could not be written was told when it was written or read
+        file.close()

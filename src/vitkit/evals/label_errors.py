@@ -18,10 +18,12 @@ from vitkit.data.subsets import stratified_folds
 __all__ = ["LabelErrors", "label_errors", "out_of_fold"]
 
 FOLDS = 5
-PENALTY = 0.1  # of the ridge, times the mean square of the features
+STEPS = 25  # of the fit; on CIFAR-10 the ranking gains less than half a point from the last six
+PENALTY = 50.0  # of half the squared weights of standardised features
+PENALTY_OF_FEW = 0.005  # the same for each image, of few images
 PIECE = 4096  # rows of features that are float32 at a time
 LISTED = 0.1  # part of the images that the ranking lists at least
-TEMPERATURES = np.geomspace(0.01, 1, 25)
+TEMPERATURES = np.geomspace(0.1, 10, 41)
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,11 @@ class LabelErrors:
 
 
 def out_of_fold(features: Tensor, labels: Sequence[int], classes: int, *, seed: int = 0) -> np.ndarray:
-    """Probabilities (n, O) float64 of every image from a ridge classifier that was fitted without it.
+    """Probabilities (n, O) float64 of every image from a logistic probe that was fitted without it.
+
+    The probes of all folds are fitted side by side, by accelerated steps with a fixed bound on the curvature (Boehning, Annals of
+    the Institute of Statistical Mathematics 44, 1992), which needs one factorisation per fold; the step's length of momentum is
+    Nesterov's. The temperature is that of the lowest out-of-fold loss.
 
     Args:
         features: (n, D), of any float type; never copied as a whole.
@@ -46,23 +52,75 @@ def out_of_fold(features: Tensor, labels: Sequence[int], classes: int, *, seed: 
         seed: of the folds.
     """
     targets = torch.as_tensor(np.asarray(labels))
-    mean, scale = _statistics(features)
     fold = torch.from_numpy(stratified_folds(labels, FOLDS, seed))
-    parts = [(fold == number).nonzero()[:, 0] for number in range(FOLDS)]
-    sums = [_products(features, targets, classes, part, mean, scale) for part in parts]
-    gram, cross = sum(g for g, _ in sums), sum(c for _, c in sums)
+    rows = _Rows(features, *_statistics(features))
+    penalty = min(PENALTY, PENALTY_OF_FEW * len(features))
+    factors = _factors(rows, fold, penalty)
+    weights = torch.zeros(FOLDS, rows.width, classes)
+    ahead = weights.clone()
+    for step in range(STEPS):
+        slopes = _slopes(rows, targets, fold, ahead)
+        moved = torch.stack([
+            ahead[f] + torch.cholesky_solve(slopes[f] - penalty * ahead[f], factors[f]) for f in range(FOLDS)
+        ])  # fmt: skip
+        ahead = moved + step / (step + 3) * (moved - weights)
+        weights = moved
     scores = torch.empty(len(features), classes)
-    for part, (own_gram, own_cross) in zip(parts, sums, strict=True):
-        rest = gram - own_gram
-        rest.diagonal().add_(PENALTY * rest.diagonal().mean() + 1e-3)
-        weight = torch.linalg.solve(rest, cross - own_cross)
-        for piece in _pieces(part):
-            scores[piece] = _rows(features, piece, mean, scale) @ weight
+    for part in rows.parts():
+        every = (rows[part] @ _side_by_side(weights)).view(-1, FOLDS, classes)
+        scores[part] = every[torch.arange(len(every)), fold[part]]
     return _probabilities(scores.double(), targets).numpy()
 
 
-def _pieces(places: Tensor) -> list[Tensor]:
-    return [places[start : start + PIECE] for start in range(0, len(places), PIECE)]
+class _Rows:
+    """Standardised features in float32 with a last one that is always 1, a part at a time."""
+
+    def __init__(self, features: Tensor, mean: Tensor, scale: Tensor) -> None:
+        self.features, self.mean, self.scale = features, mean, scale
+        self.width = len(mean) + 1
+
+    def parts(self) -> list[slice]:
+        n = len(self.features)
+        return [slice(start, min(n, start + PIECE)) for start in range(0, n, PIECE)]
+
+    def __getitem__(self, part: slice | Tensor) -> Tensor:
+        rows = (self.features[part].float() - self.mean) * self.scale
+        return torch.cat([rows, torch.ones(len(rows), 1)], 1)
+
+
+def _factors(rows: _Rows, fold: Tensor, penalty: float) -> list[Tensor]:
+    """Cholesky factors (D + 1, D + 1) of the bound on each fold's curvature: half of its rows' products, plus the penalty."""
+    sums = [torch.zeros(rows.width, rows.width) for _ in range(FOLDS)]
+    for number, products in enumerate(sums):
+        places = (fold == number).nonzero()[:, 0]
+        for start in range(0, len(places), PIECE):
+            piece = rows[places[start : start + PIECE]]
+            products.addmm_(piece.T, piece)
+    total = sum(sums[1:], sums[0])
+    factors = []
+    for products in sums:
+        bound = 0.5 * (total - products)
+        bound.diagonal().add_(penalty)
+        factors.append(torch.linalg.cholesky(bound))
+    return factors
+
+
+def _side_by_side(weights: Tensor) -> Tensor:
+    """(F, D, O) to (D, F * O)."""
+    return weights.permute(1, 0, 2).reshape(weights.shape[1], -1)
+
+
+def _slopes(rows: _Rows, targets: Tensor, fold: Tensor, weights: Tensor) -> Tensor:
+    """Slopes (F, D, O) of each fold's log-likelihood over the rows of the other folds."""
+    folds, width, classes = weights.shape
+    slopes = torch.zeros(width, folds * classes)
+    for part in rows.parts():
+        own = rows[part]
+        scores = (own @ _side_by_side(weights)).view(-1, folds, classes)
+        rest = torch.nn.functional.one_hot(targets[part], classes)[:, None] - scores.softmax(-1)
+        rest[torch.arange(len(own)), fold[part]] = 0  # no probe learns from the fold that it judges
+        slopes.addmm_(own.T, rest.view(len(own), -1))
+    return slopes.view(width, folds, classes).permute(1, 0, 2)
 
 
 def _statistics(features: Tensor) -> tuple[Tensor, Tensor]:
@@ -79,25 +137,8 @@ def _statistics(features: Tensor) -> tuple[Tensor, Tensor]:
     return mean.float(), scale.float()
 
 
-def _rows(features: Tensor, places: Tensor, mean: Tensor, scale: Tensor) -> Tensor:
-    """Standardised features with a last one that is always 1."""
-    rows = (features[places].float() - mean) * scale
-    return torch.cat([rows, torch.ones(len(rows), 1)], 1)
-
-
-def _products(
-    features: Tensor, targets: Tensor, classes: int, part: Tensor, mean: Tensor, scale: Tensor
-) -> tuple[Tensor, Tensor]:
-    gram, cross = torch.zeros(len(mean) + 1, len(mean) + 1), torch.zeros(len(mean) + 1, classes)
-    for piece in _pieces(part):
-        rows = _rows(features, piece, mean, scale)
-        gram.addmm_(rows.T, rows)
-        cross.addmm_(rows.T, torch.nn.functional.one_hot(targets[piece], classes).float())
-    return gram, cross
-
-
 def _probabilities(scores: Tensor, targets: Tensor) -> Tensor:
-    """Ridge scores to probabilities, at the temperature of the lowest loss on the given labels."""
+    """Scores to probabilities, at the temperature of the lowest loss on the given labels."""
     rows = torch.arange(len(targets))
     losses = [-float((scores / t).log_softmax(1)[rows, targets].mean()) for t in TEMPERATURES]
     return (scores / TEMPERATURES[int(np.argmin(losses))]).softmax(1)

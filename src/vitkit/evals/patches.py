@@ -23,7 +23,7 @@ ROUNDS = 6  # of k-means
 BLOCKS = 250  # places of the data that these patches are from
 THRESHOLD = 0.25
 VALUES = 128_000_000  # features in all: 256 MB, and about a minute on two cores
-MOST, LEAST = 800, 32  # filters
+MOST, LEAST = 400, 32  # filters
 BATCH = 32
 
 
