@@ -37,3 +37,9 @@ def flat(tmp_path: Path) -> Path:
     for seed, (name, colour) in enumerate(COLOURS.items()):
         write_images(root / name, colour, 8, seed)
     return root
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test reads or writes the user's cache."""
+    monkeypatch.setenv("VITKIT_CACHE", str(tmp_path_factory.mktemp("cache")))

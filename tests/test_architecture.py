@@ -25,12 +25,12 @@ LAYERS = {
     "zoo": 3,
     "train": 4, "engines": 4,
     "evals": 5,
-    "recipes": 6, "finetuning": 6, "jobs": 6,
+    "recipes": 6, "audits": 6, "finetuning": 6, "jobs": 6,
     "cli": 7, "__main__": 8,
 }  # fmt: skip
 ALLOWED = {
     ("report", "config"), ("report", "charts"), ("console", "config"), ("checkpoint", "bundle"),
-    ("finetuning", "recipes"), ("jobs", "finetuning"),
+    ("finetuning", "recipes"), ("jobs", "finetuning"), ("jobs", "audits"), ("finetuning", "audits"),
 }  # fmt: skip
 NEEDS_ORDER = [
     "arguments",
@@ -114,7 +114,7 @@ def test_every_module_imports_and_every_public_name_is_there_twice() -> None:
 
 def test_the_public_surface_is_this() -> None:
     assert vitkit.__all__ == [
-        "UserError", "ViTConfig", "VisionTransformer", "demo", "doctor", "evaluate", "finetune", "load", "predict",
+        "UserError", "ViTConfig", "VisionTransformer", "audit", "demo", "doctor", "evaluate", "finetune", "load", "predict",
     ]  # fmt: skip
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         vitkit.nothing  # noqa: B018

@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 __all__ = [
     "UserError",
     "did_you_mean",
+    "free_folder",
     "from_dict",
     "override",
     "parse_value",
@@ -134,6 +135,14 @@ def write_file(path: Path, data: bytes) -> None:
         raise UserError(
             f"cannot write {path}: {error.strerror or error}. Free space or choose another place."
         ) from None
+
+
+def free_folder(parent: Path, name: str) -> Path:
+    """``parent/name``, or the first of ``name-2``, ``name-3``, ... that does not exist."""
+    number = 1
+    while (folder := parent / (name if number == 1 else f"{name}-{number}")).exists():
+        number += 1
+    return folder
 
 
 def write_json(path: Path, value: Any) -> None:

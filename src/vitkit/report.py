@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata, resources
 from pathlib import Path
@@ -15,7 +15,7 @@ from vitkit import __version__
 from vitkit.charts import confusion_chart, interval_chart, line_chart, reliability_chart
 from vitkit.config import write_file, write_json
 
-__all__ = ["Row", "versions", "write_report"]
+__all__ = ["Row", "versions", "write_audit", "write_report"]
 
 RATES = {
     "top1": "top-1 accuracy", "top5": "top-5 accuracy", "balanced_accuracy": "balanced accuracy", "macro_f1": "macro F1",
@@ -69,6 +69,19 @@ def write_report(run: Path, facts: Mapping[str, Any], pictures: Mapping[str, str
     return run / "report.html", run / "report.json"
 
 
+def write_audit(folder: Path, facts: Mapping[str, Any], galleries: Sequence[Mapping[str, Any]]) -> tuple[Path, Path]:
+    """Write ``audit.json`` and ``audit.html``; ``galleries`` are the page's pictures, which the JSON does not hold.
+
+    Raises:
+        UserError: the files cannot be written.
+    """
+    finite = _finite(facts)
+    page = _page("audit.html.j2").render(**finite, galleries=galleries)
+    write_file(folder / "audit.html", page.encode("utf-8", "replace"))
+    write_json(folder / "audit.json", finite)
+    return folder / "audit.html", folder / "audit.json"
+
+
 def _finite(value: Any) -> Any:
     """JSON has no nan: a number that does not exist (the precision of a class never predicted) becomes null."""
     if isinstance(value, float):
@@ -80,11 +93,12 @@ def _finite(value: Any) -> Any:
     return value
 
 
-def _render(facts: Mapping[str, Any], pictures: Mapping[str, str]) -> str:
+def _page(name: str) -> Any:
+    """A page's template; pages share their head and sections by name."""
     import jinja2
 
     environment = jinja2.Environment(
-        loader=jinja2.FunctionLoader(lambda name: resources.files("vitkit").joinpath(name).read_text(encoding="utf-8")),
+        loader=jinja2.FunctionLoader(lambda part: resources.files("vitkit").joinpath(part).read_text(encoding="utf-8")),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
@@ -93,12 +107,16 @@ def _render(facts: Mapping[str, Any], pictures: Mapping[str, str]) -> str:
     environment.filters |= {"percent": _percent, "number": _number, "plain": _plain}
     environment.filters["measure"] = lambda metric: MEASURES.get(metric, metric)
     environment.filters["figure"] = lambda value, metric: _percent(value) if metric in RATES else _number(value)
+    return environment.get_template(name)
+
+
+def _render(facts: Mapping[str, Any], pictures: Mapping[str, str]) -> str:
     curves = facts["curves"]
     train = facts["data"]["per_class"]["train"]
     classes = [{**found, "train": train[i]} for i, found in enumerate(facts["per_class"])]
     multilabel, metric = facts.get("task") == "multi-label", facts["headline"]["metric"]
     rank = "average_precision" if multilabel else "recall"
-    return environment.get_template("report.html.j2").render(
+    return _page("report.html.j2").render(
         **facts,
         loss_chart=line_chart(curves["loss"]),
         top1_chart=line_chart(

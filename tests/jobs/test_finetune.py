@@ -352,7 +352,10 @@ def test_a_run_resumes_from_any_folder(flat: Path, tmp_path: Path, monkeypatch: 
 def test_images_that_are_in_two_splits_are_told(photos: Path, tmp_path: Path) -> None:
     shutil.copy(photos / "train" / "red" / "000.png", photos / "test" / "red" / "copy.png")
     result = run(photos, tmp_path / "run")
-    assert "1 images of test are also in train: figures on test are too high" in result.facts["data"]["notes"]
+    worst = result.facts["data"]["audit"]["findings"][0]
+    assert worst["kind"] == "leak_exact"
+    assert "1 of 13 test images are also in train (byte by byte): figures on test are too high" in worst["message"]
+    assert worst["message"] in (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
 
 
 def test_evaluation_knows_the_images_that_made_the_model_by_their_content(flat: Path, tmp_path: Path) -> None:

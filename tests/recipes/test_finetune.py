@@ -93,5 +93,5 @@ def test_several_classes_per_image_keep_larger_crops_and_unsmoothed_labels(pretr
     )
     assert (many.crop_area, many.smoothing) == (0.5, 0.0)
     assert one.crop_area < 0.5
-    assert one.smoothing == (0.0 if pretrained else 0.1)
+    assert one.smoothing == 0.1
     assert dataclasses.replace(many, crop_area=one.crop_area, smoothing=one.smoothing) == one

@@ -26,7 +26,7 @@ from vitkit.console import Console
 __all__ = ["cli", "main"]
 
 SECTIONS = (
-    ("Make a classifier", ("finetune", "demo")),
+    ("Make a classifier", ("audit", "finetune", "demo")),
     ("Use it", ("predict", "evaluate")),
     ("This machine", ("doctor",)),
 )
@@ -213,6 +213,35 @@ def finetune(data: str | None, as_json: bool, offline: bool, settings: Any, over
         _print_json(
             {"run": str(result.run), "bundle": str(result.bundle), "report": str(result.report), **result.headline}
         )
+
+
+@cli.command(short_help="What is wrong with the data: broken, doubled, leaked, mislabelled images.")
+@click.argument("data")
+@click.option("--model", metavar="M", help="Its features find label errors. Without: features learnt from the images.")
+@click.option("--out", metavar="DIR", help="Folder to write to. [default: runs/audit-<data>, numbered]")
+@click.option(
+    "--fit", default="auto", show_default=True, metavar="auto|crop|squash|pad", help="How images are to be fitted."
+)
+@click.option("--image-size", type=_Size(), metavar="N|HxW", help="Size to fit to, instead of the model's own.")
+@click.option("--workers", type=click.IntRange(min=1), default=2, show_default=True, help="Threads that open files.")
+@click.option("--channels", type=click.IntRange(1, 64), default=3, show_default=True, metavar="N",
+              help="Channels that images must have; 3: every image becomes RGB.")  # fmt: skip
+@_strict
+@_max_pixels
+@_model_options
+@_common
+def audit(data: str, as_json: bool, offline: bool, overrides: Any, **options: Any) -> None:
+    """Open every image of DATA once and tell what is broken, doubled, leaked between splits, skewed or mislabelled.
+
+    The folder gets audit.html and audit.json. Nothing of the data is changed.
+    """
+    from vitkit.jobs.audit import audit as job
+
+    result = job(
+        data, overrides=dict(overrides), command=_command_line(), console=_console(as_json, offline), **options
+    )
+    if as_json:
+        _print_json(result.facts)
 
 
 def _command_line() -> str:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from vitkit.bundle import MULTI, SEPARATOR, SINGLE
 from vitkit.config import UserError, read_json, write_file, write_json
 from vitkit.console import Console
-from vitkit.data.audit import Scan, scan
+from vitkit.data.audit import CACHE_NAME, Scan, scan
+from vitkit.data.cache import Cache
+from vitkit.data.findings import Finding, find
 from vitkit.data.sources import Sample, Source, match_classes, read_source
 from vitkit.data.subsets import Splits, make_splits, stratified_folds
+from vitkit.data.survey import Survey, survey
 from vitkit.data.targets import class_counts, strata
 from vitkit.evals.tasks import Task, make_task
 from vitkit.finetuning.arguments import Arguments
@@ -30,6 +33,8 @@ class TaskData:
     source: Source
     splits: Splits
     scans: Mapping[str, Scan]
+    survey: Survey  # all splits together
+    findings: Sequence[Finding]  # of the audit, the costliest first
 
     @property
     def task(self) -> Task:
@@ -81,6 +86,7 @@ def read_data(arguments: Arguments, stored_plan: Path | None, console: Console) 
     console.say(f"data      {source.name}: {source.describe()}")
     for note in source.notes:
         console.say(f"          {note}")
+    cache = Cache(CACHE_NAME)
     scans = {
         split: scan(
             samples,
@@ -89,16 +95,21 @@ def read_data(arguments: Arguments, stored_plan: Path | None, console: Console) 
             strict=arguments.strict,
             channels=arguments.channels,
             max_pixels=arguments.max_pixels,
+            cache=cache,
         )
         for split, samples in splits.items()
     }
     for split, found in scans.items():
         for name, reason in found.skipped:
             console.warn(f"{split}: {name} cannot be used and is left out: {reason}")
-    leaks = tuple(_leaks(scans))
-    for leak in leaks:
-        console.warn(leak)
-    source = dataclasses.replace(source, notes=(*source.notes, *leaks))
+    cache.close()
+    together = survey(source, scans)
+    findings = [finding for finding in find(together) if finding.kind != "unreadable"]  # those were told one by one
+    for finding in findings:
+        if finding.severity == "high":
+            console.warn(finding.message)
+        else:
+            console.say(f"audit     {finding.message}")
     usable = {split: found.usable for split, found in scans.items()}
     if arguments.fold is not None:
         part = "train" if "train" in usable else "all"
@@ -121,7 +132,7 @@ def read_data(arguments: Arguments, stored_plan: Path | None, console: Console) 
     if stored_plan is not None:
         _compare_fingerprints(stored_plan, scans, console)
     console.say(f"split     train {len(made.train)}, val {len(made.val)}, test {len(made.test or [])}: {made.rule}")
-    return TaskData(source, made, scans)
+    return TaskData(source, made, scans, together, findings)
 
 
 def fold_numbers(samples: Sequence[Sample], folds: int, seed: int) -> list[int]:
@@ -137,15 +148,6 @@ def _check_names(source: Source) -> None:
             f"class {bad[0]!r} cannot be told apart in a list of classes: names of multi-label data must not be empty or hold "
             f"{SEPARATOR!r}, which separates them in predictions. Rename it."
         )
-
-
-def _leaks(scans: Mapping[str, Scan]) -> Iterator[str]:
-    """Images of one split that are in another, byte by byte."""
-    names = list(scans)
-    for number, first in enumerate(names):
-        for second in names[number + 1 :]:
-            if shared := len(set(scans[first].digests) & set(scans[second].digests)):
-                yield f"{shared} images of {second} are also in {first}: figures on {second} are too high"
 
 
 def _stored_splits(run: Path, usable: Mapping[str, Sequence[Sample]], console: Console) -> Splits:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from vitkit.audits.facts import short_facts
 from vitkit.bundle import Bundle, calibrated
 from vitkit.checkpoint import TrainState
 from vitkit.data.targets import class_counts
@@ -225,6 +226,7 @@ def _data_facts(facts: RunFacts) -> dict[str, Any]:
         "fingerprints": {split: found.fingerprint for split, found in data.scans.items()},
         "notes": list(data.source.notes),
         "skipped": data.skipped,
+        "audit": short_facts(data.survey, data.findings),
     }
 
 

@@ -18,7 +18,7 @@ from vitkit.config import UserError, write_file, write_json
 from vitkit.console import Console, percent
 from vitkit.data.pixels import Preprocess
 from vitkit.data.sources import Source
-from vitkit.data.thumbnails import thumbnail
+from vitkit.data.thumbnails import picture_address
 from vitkit.engines.eager import EagerEngine
 from vitkit.evals.linear import Probe
 from vitkit.evals.scoring import SELECTION, Scored, outputs_of, score_samples, seen_label, task_of
@@ -143,7 +143,7 @@ def finish(
     earlier = _score_earlier(facts.arguments.earlier, loaded, head, limit, console)
     report = report_facts(facts, loaded, release, results, describe_size(loaded.model), earlier)
     _write_predictions(run, loaded, results)
-    html, _ = write_report(run, report, _pictures(report["gallery"], head))
+    html, _ = write_report(run, report, _pictures(report["gallery"], head, limit))
     headline = report["headline"]
     label = f", {headline['label']}" if headline["label"] else ""
     console.say(
@@ -200,11 +200,11 @@ def _score_earlier(
     }  # fmt: skip
 
 
-def _pictures(gallery: Mapping[str, Any], head: Scored) -> dict[str, str]:
+def _pictures(gallery: Mapping[str, Any], head: Scored, max_pixels: int) -> dict[str, str]:
     """Image name -> thumbnail, for the page."""
     sources = {sample.name: sample.source for sample in head.samples}
     names = {entry["name"] for entries in gallery.values() for entry in entries}
-    made = {name: thumbnail(sources[name]) for name in names}
+    made = {name: picture_address(sources[name], max_pixels) for name in names}
     return {name: picture for name, picture in made.items() if picture}
 
 

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from vitkit.config import UserError, read_json, write_json
+from vitkit.config import UserError, free_folder, read_json, write_json
 from vitkit.console import Console
 from vitkit.data.loader import spare_cores
 from vitkit.data.pixels import MAX_PIXELS
@@ -149,7 +149,7 @@ def finetune(
             raise UserError(
                 "--plan fixes recipe and size; leave --set, --epochs, --budget, --image-size and --fit out."
             )
-        run = Path(out) if out is not None else _free_run(Path("runs"), _run_name(arguments.data))
+        run = Path(out) if out is not None else free_folder(Path("runs"), _run_name(arguments.data))
         if run.exists() and (not run.is_dir() or any(run.iterdir())):
             hint = f", or go on with it: vit finetune --resume {run}" if (run / "plan.json").exists() else ""
             raise UserError(f"{run} already exists. Choose another --out{hint}.")
@@ -198,10 +198,3 @@ def _run_name(data: str) -> str:
     """The data's name; of a file without its suffix."""
     path = Path(data).resolve()
     return path.stem if path.is_file() else path.name
-
-
-def _free_run(parent: Path, name: str) -> Path:
-    number = 1
-    while (run := parent / (name if number == 1 else f"{name}-{number}")).exists():
-        number += 1
-    return run

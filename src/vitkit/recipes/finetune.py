@@ -101,7 +101,7 @@ def choose_recipe(
         weight_decay=0.05,
         warmup=0.1,
         decay="cosine",
-        smoothing=0.0,
+        smoothing=0.1,
         drop_path=0.0,
         ema=0.0,
         crop_area=0.5 if upscaled else 0.25,
