@@ -6,7 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from safetensors.torch import save_file
+
+from vitkit.converters import timm
+from vitkit.converters.engine import encode
+from vitkit.models.vit import VisionTransformer, ViTConfig
 
 COLOURS = {"blue": (40, 60, 200), "green": (50, 180, 70), "red": (200, 50, 40)}
 
@@ -43,3 +49,24 @@ def flat(tmp_path: Path) -> Path:
 def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test reads or writes the user's cache."""
     monkeypatch.setenv("VITKIT_CACHE", str(tmp_path_factory.mktemp("cache")))
+
+
+@pytest.fixture
+def backbone(tmp_path: Path) -> Path:
+    """A tiny model in a foreign format, with a head of other classes."""
+    config = ViTConfig(
+        embed_dim=64,
+        depth=2,
+        num_heads=1,
+        mlp_dim=64,
+        patch_size=(4, 4),
+        image_size=(16, 16),
+        num_classes=10,
+        gelu="erf",
+    )
+    model = VisionTransformer(config)
+    model.init_weights(5)
+    model.head.weight.data.normal_(generator=torch.Generator().manual_seed(0))
+    path = tmp_path / "backbone.safetensors"
+    save_file(encode(model.state_dict(), timm.rules(config)), path)
+    return path

@@ -10,6 +10,7 @@ from typing import Any
 import vitkit
 from vitkit.console import Console
 
+MEAN_STD = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
 QUICK = {"batch_size": 8, "evaluations": 3}
 
 

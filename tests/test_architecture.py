@@ -20,7 +20,7 @@ PACKAGE = ROOT / "src" / "vitkit"
 # A module imports lower numbers only. Siblings of one number only where ALLOWED says so.
 LAYERS = {
     "config": 0, "console": 0, "report": 0, "charts": 0,
-    "models": 1, "data": 1, "optim": 1, "unknown": 1,
+    "models": 1, "data": 1, "optim": 1, "unknown": 1, "weights": 1,
     "bundle": 2, "checkpoint": 2, "objectives": 2, "converters": 2,
     "zoo": 3,
     "train": 4, "engines": 4,
@@ -29,7 +29,7 @@ LAYERS = {
     "cli": 7, "__main__": 8,
 }  # fmt: skip
 ALLOWED = {
-    ("report", "config"), ("report", "charts"), ("console", "config"), ("checkpoint", "bundle"),
+    ("report", "config"), ("report", "charts"), ("console", "config"), ("unknown", "weights"),
     ("finetuning", "recipes"), ("jobs", "finetuning"), ("jobs", "audits"), ("finetuning", "audits"),
 }  # fmt: skip
 NEEDS_ORDER = [

@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from vitkit import __version__
 from vitkit.config import UserError, from_dict, read_json, write_file, write_json
 from vitkit.data.pixels import Preprocess, prepare
-from vitkit.unknown import FALSE_ALARMS, Unknown
+from vitkit.unknown import Unknown, read_unknown, write_unknown
+from vitkit.weights import fill, read_tensors
 
 if TYPE_CHECKING:
     import numpy as np
@@ -41,7 +42,6 @@ __all__ = [
     "calibrated",
     "is_bundle",
     "read_bundle_config",
-    "read_tensors",
 ]
 
 FORMAT = "vitkit-bundle"
@@ -218,8 +218,7 @@ class Bundle:
                 "temperature": self.temperature,
                 **({"thresholds": list(self._cuts())} if self.task == MULTI else {}),
             },
-            "unknown": self.unknown
-            and {"threshold": self.unknown.threshold, "false_alarms": FALSE_ALARMS, "held_out": self.unknown.held_out},
+            "unknown": self.unknown and self.unknown.to_dict(),
             "weights": {
                 "sha256": hashlib.sha256(data).hexdigest(),
                 "source": self.source,
@@ -228,7 +227,7 @@ class Bundle:
         }
         write_file(folder / "model.safetensors", data)
         if self.unknown:
-            write_file(folder / "unknown.safetensors", _pack_unknown(self.unknown))
+            write_unknown(folder, self.unknown)
         write_json(folder / "config.json", config)
         if self.training:
             write_json(folder / "training.json", self.training)
@@ -270,30 +269,10 @@ class Bundle:
             source=config["weights"]["source"],
             licence=config["weights"]["licence"],
             training=read_json(training) if training.exists() else {},
-            unknown=_read_unknown(folder, config.get("unknown"), model.config.feature_dim),
+            unknown=read_unknown(folder, config.get("unknown"), model.config.feature_dim),
             task=config.get("task", SINGLE),
             thresholds=tuple(map(float, thresholds)) if thresholds else None,
         )
-
-
-def _pack_unknown(unknown: Unknown) -> bytes:
-    from safetensors.numpy import save
-
-    return save({"mean": unknown.mean, "whitening": unknown.whitening})
-
-
-def _read_unknown(folder: Path, facts: Any, width: int) -> Unknown | None:
-    if facts is None:
-        return None
-    tensors = read_tensors(folder / "unknown.safetensors")
-    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    try:
-        threshold, held_out = float(facts["threshold"]), int(facts["held_out"])
-    except (KeyError, TypeError, ValueError):
-        raise UserError(f"{folder}/config.json: unknown lacks a threshold; make the bundle again.") from None
-    if shapes != {"mean": (width,), "whitening": (width, width)}:
-        raise UserError(f"{folder}/unknown.safetensors does not fit features of width {width}: {shapes}.")
-    return Unknown(tensors["mean"].numpy(), tensors["whitening"].numpy(), threshold, held_out)
 
 
 def calibrated(logits: Tensor, temperature: float, task: str) -> Tensor:
@@ -379,50 +358,3 @@ def _check_task(folder: Path, config: Mapping[str, Any]) -> None:
         raise UserError(
             f"{folder}/config.json: thresholds must be a list of numbers between 0 and 1, got {thresholds!r:.80}."
         )
-
-
-def read_tensors(path: Path, sha256: str | None = None) -> dict[str, Tensor]:
-    """Read a safetensors file.
-
-    Raises:
-        UserError: missing, truncated, foreign, or not of the checksum.
-    """
-    from safetensors import SafetensorError
-    from safetensors.torch import load
-
-    try:
-        data = path.read_bytes()
-        if sha256 and hashlib.sha256(data).hexdigest() != sha256:
-            raise UserError(
-                f"{path} is not the file its config.json describes (checksum differs): truncated or replaced."
-            )
-        return load(data)
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}.") from None
-    except (SafetensorError, ValueError, KeyError) as error:
-        if isinstance(error, UserError):
-            raise
-        raise UserError(f"{path} is not a whole safetensors file: {error}. Fetch or make it again.") from None
-
-
-def fill(model: VisionTransformer, state: Mapping[str, Tensor], where: str) -> None:
-    """Put tensors into a model, every one of them.
-
-    Raises:
-        UserError: missing or unexpected tensors, wrong shapes, or values that are not finite.
-    """
-    own = model.state_dict()
-    missing, unexpected = sorted(set(own) - set(state)), sorted(set(state) - set(own))
-    if missing or unexpected:
-        raise UserError(
-            f"{where}: the weights do not fit the configuration: {len(missing)} missing ({', '.join(missing[:3])}), "
-            f"{len(unexpected)} unexpected ({', '.join(unexpected[:3])})."
-        )
-    for name, tensor in state.items():
-        if tensor.shape != own[name].shape:
-            raise UserError(
-                f"{where}: {name} has shape {tuple(tensor.shape)}, the configuration needs {tuple(own[name].shape)}."
-            )
-        if not tensor.isfinite().all():
-            raise UserError(f"{where}: {name} holds values that are not finite; these weights are damaged.")
-    model.load_state_dict({name: tensor.float() for name, tensor in state.items()})

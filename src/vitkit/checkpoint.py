@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vitkit.bundle import read_tensors
 from vitkit.config import UserError, read_json, write_file, write_json
 from vitkit.models.vit import VisionTransformer
 from vitkit.optim import Ema
+from vitkit.weights import read_tensors
 
 __all__ = ["TrainState", "has_checkpoint", "load_checkpoint", "save_checkpoint"]
 

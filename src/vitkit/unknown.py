@@ -10,13 +10,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from vitkit.config import UserError
+from vitkit.config import UserError, write_file
+from vitkit.weights import read_tensors
 
-__all__ = ["FALSE_ALARMS", "Unknown", "fit_unknown"]
+__all__ = ["FALSE_ALARMS", "Unknown", "fit_unknown", "read_unknown", "write_unknown"]
 
+FILE = "unknown.safetensors"
 FALSE_ALARMS = 0.05  # part of images of known classes that may be called unknown
 RIDGE = 1e-3  # of the mean variance, added to every direction's
 
@@ -29,6 +33,10 @@ class Unknown:
     whitening: np.ndarray  # (D, D) float32: distance = |whitening @ (features - mean)|
     threshold: float  # images further away are called unknown
     held_out: int  # images that the threshold was chosen on
+
+    def to_dict(self) -> dict[str, float]:
+        """What the bundle's JSON says of it; the arrays are in a file beside it."""
+        return {"threshold": self.threshold, "false_alarms": FALSE_ALARMS, "held_out": self.held_out}
 
     def distance(self, features: np.ndarray) -> float:
         """Distance of one image's features (D,), in standard deviations; float64, a function of this image alone."""
@@ -63,3 +71,33 @@ def fit_unknown(features: np.ndarray, held_out: np.ndarray) -> Unknown | None:
     detector = Unknown(mean.astype(np.float32), whitening.astype(np.float32), math.inf, len(held_out))
     distances = sorted(detector.distance(row) for row in held_out)
     return Unknown(detector.mean, detector.whitening, distances[rank - 1], len(held_out))
+
+
+def write_unknown(folder: Path, unknown: Unknown) -> None:
+    """Write the arrays into a bundle's folder.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    from safetensors.numpy import save
+
+    write_file(folder / FILE, save({"mean": unknown.mean, "whitening": unknown.whitening}))
+
+
+def read_unknown(folder: Path, facts: Any, width: int) -> Unknown | None:
+    """Read the detector of a bundle for features of ``width``; ``facts`` is what the JSON says of it, None for nothing.
+
+    Raises:
+        UserError: no threshold, or arrays that are missing or do not fit.
+    """
+    if facts is None:
+        return None
+    tensors = read_tensors(folder / FILE)
+    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    try:
+        threshold, held_out = float(facts["threshold"]), int(facts["held_out"])
+    except (KeyError, TypeError, ValueError):
+        raise UserError(f"{folder}/config.json: unknown lacks a threshold; make the bundle again.") from None
+    if shapes != {"mean": (width,), "whitening": (width, width)}:
+        raise UserError(f"{folder / FILE} does not fit features of width {width}: {shapes}.")
+    return Unknown(tensors["mean"].numpy(), tensors["whitening"].numpy(), threshold, held_out)

@@ -13,43 +13,17 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 import vitkit
 from conftest import write_images
-from finetune_runs import QUICK, read_csv, run
+from finetune_runs import MEAN_STD, QUICK, read_csv, run
 from vitkit.config import UserError
 from vitkit.console import Console
-from vitkit.converters import timm
-from vitkit.converters.engine import encode
 from vitkit.data.pixels import open_image
 from vitkit.data.sources import read_source
 from vitkit.evals.classify import wilson
-from vitkit.models.vit import VisionTransformer, ViTConfig
-
-
-@pytest.fixture
-def backbone(tmp_path: Path) -> Path:
-    """A tiny model in a foreign format, with a head of other classes."""
-    config = ViTConfig(
-        embed_dim=64,
-        depth=2,
-        num_heads=1,
-        mlp_dim=64,
-        patch_size=(4, 4),
-        image_size=(16, 16),
-        num_classes=10,
-        gelu="erf",
-    )
-    model = VisionTransformer(config)
-    model.init_weights(5)
-    model.head.weight.data.normal_(generator=torch.Generator().manual_seed(0))
-    path = tmp_path / "backbone.safetensors"
-    save_file(encode(model.state_dict(), timm.rules(config)), path)
-    return path
-
-
-MEAN_STD = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
+from vitkit.models.vit import VisionTransformer
 
 
 def weights_of(result: Any) -> dict[str, torch.Tensor]:

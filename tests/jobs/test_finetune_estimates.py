@@ -14,7 +14,7 @@ from PIL import Image
 
 import vitkit
 from conftest import COLOURS, write_images
-from finetune_runs import read_csv, run
+from finetune_runs import MEAN_STD, read_csv, run
 from vitkit.config import UserError
 from vitkit.console import Console
 
@@ -144,3 +144,19 @@ def test_the_gallery_holds_errors_and_hits_with_their_pictures(photos: Path, tmp
     assert sum(b["n"] for b in sides["after"]["bins"]) == sum(b["n"] for b in sides["before"]["bins"]) == 12
     ece = next(r["value"] for r in facts["rows"] if r["metric"] == "ece" and r["dataset"].endswith("/test"))
     assert sides["after"]["ece"] == ece
+
+
+def test_wrong_labels_are_suspected_from_the_features_of_the_probe(tmp_path: Path, backbone: Path) -> None:
+    root = tmp_path / "data"
+    for seed, (name, colour) in enumerate(COLOURS.items()):
+        write_images(root / name, colour, 30, seed)
+    moved = sorted((root / "red").iterdir())[:4]
+    for path in moved:
+        path.rename(root / "blue" / f"moved-{path.name}")
+    facts = run(root, tmp_path / "run", model=backbone, overrides=MEAN_STD, epochs=1).facts["data"]["audit"]
+    used = json.loads((tmp_path / "run" / "split.json").read_text())["train"]
+    planted = {name for name in used if "moved-" in name}
+    listed = facts["label_errors"][: len(planted)]
+    assert {entry["name"] for entry in listed} == planted
+    assert {(entry["given"], entry["suggested"]) for entry in listed} == {("blue", "red")}
+    assert facts["label_check"]["listed"] == len(facts["label_errors"])

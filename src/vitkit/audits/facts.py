@@ -11,7 +11,7 @@ import numpy as np
 
 from vitkit.audits.labels import Suspects
 from vitkit.data.audit import Scan
-from vitkit.data.findings import Finding, Losses
+from vitkit.data.findings import Finding, Losses, rank
 from vitkit.data.survey import Survey, label_key
 from vitkit.report import versions
 
@@ -64,14 +64,8 @@ def audit_facts(
             for group in found.conflicts
         ],
         "rotated": [names[i] for i in found.rotated],
-        "label_errors": [
-            {"split": places[s.place].split, "name": names[s.place], "given": classes[s.given],
-             "suggested": classes[s.suggested], "score": round(s.score, 6),
-             "probability_given": round(s.probability_given, 6), "probability_suggested": round(s.probability_suggested, 6)}
-            for s in suspects.ranked
-        ],
-        "label_check": {"method": suspects.method, "estimated": suspects.estimated, "listed": len(suspects.ranked),
-                        "notes": list(suspects.notes)},
+        "label_errors": _suspects(found, suspects),
+        "label_check": _label_check(suspects),
         "sizes": _sizes(found),
         "fit": _fit(losses),
         "classes": _classes(found),
@@ -80,13 +74,36 @@ def audit_facts(
     }  # fmt: skip
 
 
-def short_facts(found: Survey, findings: Sequence[Finding]) -> dict[str, Any]:
+def short_facts(found: Survey, findings: Sequence[Finding], suspects: Suspects) -> dict[str, Any]:
     """What the report of a fine-tuning run holds of the audit of its data."""
     leaks = [
         {"kind": leak.kind, "first": found.places[leak.first].sample.name, "second": found.places[leak.second].sample.name}
         for leak in found.leaks[:SHOWN]
     ]  # fmt: skip
-    return {"findings": [finding.to_dict() for finding in findings[:SHOWN]], "leaks": leaks}
+    ranked = rank([*findings, *suspects.findings])
+    return {
+        "findings": [finding.to_dict() for finding in ranked[:SHOWN]],
+        "leaks": leaks,
+        "label_errors": _suspects(found, suspects),
+        "label_check": _label_check(suspects),
+    }
+
+
+def _suspects(found: Survey, suspects: Suspects) -> list[dict[str, Any]]:
+    classes = found.source.classes
+    return [
+        {"split": found.places[s.place].split, "name": found.places[s.place].sample.name, "given": classes[s.given],
+         "suggested": classes[s.suggested], "score": round(s.score, 6), "probability_given": round(s.probability_given, 6),
+         "probability_suggested": round(s.probability_suggested, 6)}
+        for s in suspects.ranked
+    ]  # fmt: skip
+
+
+def _label_check(suspects: Suspects) -> dict[str, Any]:
+    return {
+        "method": suspects.method, "estimated": suspects.estimated, "listed": len(suspects.ranked),
+        "notes": list(suspects.notes),
+    }  # fmt: skip
 
 
 def _sizes(found: Survey) -> dict[str, Any]:

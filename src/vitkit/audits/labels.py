@@ -13,6 +13,7 @@ import numpy as np
 from vitkit.console import Console, percent
 from vitkit.data.audit import Scan
 from vitkit.data.findings import EXAMPLES, Finding
+from vitkit.data.samples import Sample
 from vitkit.data.survey import Survey
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
     from vitkit.evals.label_errors import LabelErrors
 
-__all__ = ["Suspect", "Suspects", "find_label_errors", "judge"]
+__all__ = ["Suspect", "Suspects", "find_among", "find_label_errors", "judge"]
 
 LEAST_IMAGES = 50  # below, a probe tells nothing
 LEAST_OF_CLASS = 5  # images; a class of fewer has folds that train on none
@@ -63,37 +64,66 @@ def find_label_errors(
     Raises:
         UserError: the model cannot be used, or a file cannot be read any more.
     """
-    if found.source.multilabel or any(place.sample.label < 0 for place in found.places):
-        return Suspects(notes=["label errors are looked for in data of one class per image only; these have several"])
-    labels = np.array([place.sample.label for place in found.places])
-    counts = Counter(labels.tolist())
-    small = {label for label, count in counts.items() if count < LEAST_OF_CLASS}
-    places = np.flatnonzero([label not in small for label in labels.tolist()])
-    notes = []
-    if small:
-        left = len(labels) - len(places)
-        notes.append(f"{left} images of {len(small)} classes with fewer than {LEAST_OF_CLASS} images were not judged")
-    if len(places) < LEAST_IMAGES or len(counts) - len(small) < 2:
-        return Suspects(notes=[*notes, f"too few images to look for label errors: {len(places)}, needs {LEAST_IMAGES}"])
+    places, notes = _judged(found, np.arange(len(found.places)))
+    if not len(places):
+        return Suspects(notes=notes)
     if model is None:
         features, method = _thumbnail_features(scans, console)
         features = features[places]
     else:
         places, features, method = _model_features(found, places, model, overrides, console)
-        if len(places) < len(labels):
-            notes.append(f"label errors were looked for among {len(places)} of {len(labels)} images, to bound the time")
+        if len(places) < len(found.places):
+            notes.append(
+                f"label errors were looked for among {len(places)} of {len(found.places)} images, to bound the time"
+            )
     return judge(found, places, features, method, notes)
 
 
+def find_among(found: Survey, samples: Sequence[Sample], features: Tensor, method: str) -> Suspects:
+    """The same for some images whose features (n, D) are at hand: those of the probe of a fine-tuning run."""
+    place_of = {id(place.sample): index for index, place in enumerate(found.places)}
+    all_places = np.array([place_of[id(sample)] for sample in samples])
+    places, notes = _judged(found, all_places)
+    if not len(places):
+        return Suspects(notes=notes)
+    import torch
+
+    kept = torch.from_numpy(np.isin(all_places, places))
+    return judge(found, places, features[kept], method, notes, listed_in="report.json")
+
+
+def _judged(found: Survey, places: np.ndarray) -> tuple[np.ndarray, list[str]]:
+    """Those of ``places`` whose labels a probe can judge, none where it cannot; and what was left out."""
+    none = np.empty(0, np.int64)
+    if found.source.multilabel:
+        return none, ["label errors are looked for in data of one class per image only; these have several"]
+    labels = [found.places[place].sample.label for place in places.tolist()]
+    counts = Counter(labels)
+    small = {label for label, count in counts.items() if count < LEAST_OF_CLASS}
+    chosen = places[[label not in small for label in labels]]
+    notes = []
+    if small:
+        left = len(places) - len(chosen)
+        notes.append(f"{left} images of {len(small)} classes with fewer than {LEAST_OF_CLASS} images were not judged")
+    if len(chosen) < LEAST_IMAGES or len(counts) - len(small) < 2:
+        return none, [*notes, f"too few images to look for label errors: {len(chosen)}, needs {LEAST_IMAGES}"]
+    return chosen, notes
+
+
 def judge(
-    found: Survey, places: np.ndarray, features: Tensor, method: str, notes: Sequence[str] = (), seed: int = 0
+    found: Survey,
+    places: np.ndarray,
+    features: Tensor,
+    method: str,
+    notes: Sequence[str] = (),
+    listed_in: str = "audit.json",
 ) -> Suspects:
     """Rank the images at ``places`` by features (n, D) that were computed of them."""
     from vitkit.evals.label_errors import label_errors, out_of_fold
 
     classes = found.source.classes
     labels = [found.places[place].sample.label for place in places.tolist()]
-    errors = label_errors(out_of_fold(features, labels, len(classes), seed=seed), labels)
+    errors = label_errors(out_of_fold(features, labels, len(classes)), labels)
     chance = Counter(labels).most_common(1)[0][1] / len(labels)
     if errors.accuracy < chance + 2 * (chance * (1 - chance) / len(labels)) ** 0.5:
         text = f"the probe gives {percent(errors.accuracy)} of the labels, the largest class alone has {percent(chance)}: it "
@@ -105,10 +135,10 @@ def judge(
         )
     ]  # fmt: skip
     method = f"{method}; logistic probe, 5 folds, {percent(errors.accuracy)} of the given labels out of fold"
-    return Suspects(ranked, errors.estimated, method, notes, _finding(found, ranked, errors, len(places)))
+    return Suspects(ranked, errors.estimated, method, notes, _finding(found, ranked, errors, len(places), listed_in))
 
 
-def _finding(found: Survey, ranked: Sequence[Suspect], errors: LabelErrors, n: int) -> list[Finding]:
+def _finding(found: Survey, ranked: Sequence[Suspect], errors: LabelErrors, n: int, listed_in: str) -> list[Finding]:
     estimated = errors.estimated
     if not estimated:
         return []
@@ -116,7 +146,7 @@ def _finding(found: Survey, ranked: Sequence[Suspect], errors: LabelErrors, n: i
     return [Finding(
         "label_errors", "high" if share >= 0.02 else "medium", share * errors.accuracy, estimated,
         f"about {estimated} of {n} labels ({100 * share:.1f} %) may be wrong: a ranking to look at, not a verdict; the list is "
-        "in audit.json, the most suspicious first",
+        f"in {listed_in}, the most suspicious first",
         [{"split": found.places[s.place].split, "name": found.places[s.place].sample.name, "given": classes[s.given],
           "suggested": classes[s.suggested], "score": round(s.score, 4)} for s in ranked[:EXAMPLES]],
     )]  # fmt: skip

@@ -25,7 +25,6 @@ from vitkit.finetuning.hooks import RunHooks
 from vitkit.finetuning.probe import Probed
 from vitkit.recipes.finetune import Plan
 from vitkit.report import versions
-from vitkit.unknown import FALSE_ALARMS
 
 __all__ = ["CROSS_VALIDATION", "RunFacts", "gallery", "headline_split", "report_facts"]
 
@@ -88,8 +87,8 @@ def report_facts(
         "finetune": training,
         "calibration": _calibration(bundle, head, label),
         "unknown": bundle.unknown and {
-            "threshold": bundle.unknown.threshold, "false_alarms": FALSE_ALARMS, "held_out": bundle.unknown.held_out,
-            "split": split, "flagged": int(head.unknown.sum()) if head.unknown is not None else None, "n": head.scores.n,
+            **bundle.unknown.to_dict(), "split": split, "n": head.scores.n,
+            "flagged": int(head.unknown.sum()) if head.unknown is not None else None,
         },
         "gallery": gallery(bundle, head),
         "data": _data_facts(facts),
@@ -226,7 +225,7 @@ def _data_facts(facts: RunFacts) -> dict[str, Any]:
         "fingerprints": {split: found.fingerprint for split, found in data.scans.items()},
         "notes": list(data.source.notes),
         "skipped": data.skipped,
-        "audit": short_facts(data.survey, data.findings),
+        "audit": short_facts(data.survey, data.findings, facts.probed.suspects),
     }
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
+from vitkit.audits.labels import Suspects, find_among
 from vitkit.bundle import Bundle
 from vitkit.console import Console, duration, percent
 from vitkit.data.pixels import Preprocess
@@ -29,6 +30,7 @@ class Probed:
     """The linear probe and what it showed."""
 
     probe: Probe
+    suspects: Suspects  # labels of training images that features contradict
     images: int
     val_accuracy: float  # in multi-label data the mAP
     mirrored_accuracy: float
@@ -63,4 +65,7 @@ def run_probe(
         f"cross-validated on {len(training)} training images {percent(probe.cv_accuracy)} "
         f"({duration(time.perf_counter() - began)})"
     )
-    return Probed(probe, len(training), accuracy, flipped, featured / (len(training) + 2 * len(splits.val)))
+    suspects = find_among(data.survey, training, x, f"features of {backbone.source}")
+    for finding in suspects.findings:
+        console.say(f"labels    {finding.message}")
+    return Probed(probe, suspects, len(training), accuracy, flipped, featured / (len(training) + 2 * len(splits.val)))

@@ -15,12 +15,13 @@ import torch
 from torch import Tensor
 
 from vitkit import converters
-from vitkit.bundle import Bundle, fill, is_bundle, read_bundle_config, read_tensors
+from vitkit.bundle import Bundle, is_bundle, read_bundle_config
 from vitkit.config import UserError, did_you_mean, override
 from vitkit.converters.engine import decode
 from vitkit.data.pixels import Preprocess
 from vitkit.models.positions import resample_positions
 from vitkit.models.vit import VisionTransformer, ViTConfig
+from vitkit.weights import fill, read_tensors
 from vitkit.zoo.rows import ROWS, Checkpoint
 
 __all__ = ["adapt_channels", "load_model", "resize"]
