@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from vitkit.config import UserError
-from vitkit.unknown import fit_unknown
+from vitkit.unknown import fit_unknown, read_unknown, write_unknown
 
 
 def draw(n: int, seed: int, D: int = 16) -> np.ndarray:
@@ -60,3 +62,34 @@ def test_features_that_are_no_numbers_are_refused() -> None:
     broken[0, 0] = np.nan
     with pytest.raises(UserError, match="not finite"):
         fit_unknown(broken, draw(30, 1))
+
+
+def test_what_was_written_tells_the_same_distances(tmp_path: Path) -> None:
+    detector = fit_unknown(draw(100, 0), draw(39, 1))
+    assert detector is not None
+    write_unknown(tmp_path, detector)
+    read = read_unknown(tmp_path, detector.to_dict(), 16)
+    assert read is not None
+    assert read.threshold == detector.threshold
+    for row in draw(20, 2):
+        assert read.distance(row) == detector.distance(row)
+
+
+@pytest.mark.parametrize(
+    ("facts", "width", "message"),
+    [
+        ({"held_out": 39}, 16, "unknown lacks a threshold"),
+        ({"threshold": 1.0, "held_out": 39}, 8, "does not fit features of width 8"),
+    ],
+)
+def test_a_detector_that_does_not_fit_is_one_clear_message(
+    tmp_path: Path, facts: dict[str, float], width: int, message: str
+) -> None:
+    detector = fit_unknown(draw(100, 0), draw(39, 1))
+    assert detector is not None
+    write_unknown(tmp_path, detector)
+    with pytest.raises(UserError, match=message):
+        read_unknown(tmp_path, facts, width)
+    (tmp_path / "unknown.safetensors").unlink()
+    with pytest.raises(UserError, match="cannot read"):
+        read_unknown(tmp_path, {"threshold": 1.0, "held_out": 39}, 16)

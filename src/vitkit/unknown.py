@@ -67,7 +67,8 @@ def fit_unknown(features: np.ndarray, held_out: np.ndarray) -> Unknown | None:
     mean = x.mean(axis=0)
     variance, directions = np.linalg.eigh(np.cov(x, rowvar=False, bias=True))
     spread = np.maximum(variance, 0) + RIDGE * max(float(variance.mean()), 1e-30)
-    whitening = (directions / np.sqrt(spread)).T
+    # Contiguous: products of a transposed view differ in the last digits from those of what is written and read again.
+    whitening = np.ascontiguousarray((directions / np.sqrt(spread)).T)
     detector = Unknown(mean.astype(np.float32), whitening.astype(np.float32), math.inf, len(held_out))
     distances = sorted(detector.distance(row) for row in held_out)
     return Unknown(detector.mean, detector.whitening, distances[rank - 1], len(held_out))
@@ -81,7 +82,8 @@ def write_unknown(folder: Path, unknown: Unknown) -> None:
     """
     from safetensors.numpy import save
 
-    write_file(folder / FILE, save({"mean": unknown.mean, "whitening": unknown.whitening}))
+    arrays = {"mean": unknown.mean, "whitening": np.ascontiguousarray(unknown.whitening)}
+    write_file(folder / FILE, save(arrays))
 
 
 def read_unknown(folder: Path, facts: Any, width: int) -> Unknown | None:
