@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from vitkit.config import UserError
-from vitkit.evals.calibration import fit_temperature
+from vitkit.evals.calibration import fit_bias_and_temperature, fit_temperature
 from vitkit.evals.classify import score, wilson
 from vitkit.evals.linear import PENALTIES, fit_probe
 
@@ -133,3 +133,25 @@ def test_a_few_right_images_do_not_claim_certainty() -> None:
     few, many = (fit_temperature(np.repeat(logits, n, axis=0), np.zeros(n, int)) for n in (3, 3000))
     assert 0.6 < few < 1
     assert 0.2 <= many < 0.3
+
+
+def test_a_shift_per_class_mends_a_preference_that_the_temperature_cannot() -> None:
+    rng = np.random.default_rng(0)
+    labels = rng.choice(3, 600, p=[0.6, 0.3, 0.1])
+    logits = rng.normal(size=(600, 3)) + 3 * np.eye(3)[labels] + np.log([0.6, 0.3, 0.1])
+    spoilt = 2 * (logits + np.array([0.0, 1.5, -1.0]))  # too sure, and fond of class 1
+    shift, temperature = fit_bias_and_temperature(spoilt, labels)
+    mended = (spoilt + shift) / temperature
+    assert shift[1] < shift[0] < shift[2]
+    assert (mended.argmax(1) == labels).mean() > (spoilt.argmax(1) == labels).mean() + 0.03
+    weighted, _ = fit_bias_and_temperature(spoilt, labels, (0.5, 1.0, 3.0))
+    hits = [((spoilt + s).argmax(1) == labels)[labels == 2].mean() for s in (shift, weighted)]
+    assert hits[1] > hits[0]  # the costly class is found more often
+
+
+def test_few_images_of_a_class_get_no_shift() -> None:
+    labels = np.array([0] * 50 + [1] * 19)
+    logits = np.random.default_rng(0).normal(size=(69, 2))
+    shift, temperature = fit_bias_and_temperature(logits, labels)
+    assert not shift.any()
+    assert temperature == fit_temperature(logits, labels)

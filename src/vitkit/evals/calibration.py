@@ -1,15 +1,19 @@
-"""Temperature scaling: one number that makes confidence match accuracy. Source: arXiv 1706.04599, section 4.2."""
+"""Temperature scaling: numbers that make confidence match accuracy. Source: arXiv 1706.04599, section 4.2."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
 
-__all__ = ["fit_multilabel_temperature", "fit_temperature"]
+__all__ = ["fit_bias_and_temperature", "fit_multilabel_temperature", "fit_temperature"]
 
 RANGE = (0.2, 5.0)
+LEAST_OF_CLASS = 20  # images, from which a class gets a shift of its own
 PRIOR = math.log(2)  # standard deviation of log T before any image is seen: a factor of two is ordinary
 
 
@@ -28,6 +32,45 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
         return likelihood + (log_t / PRIOR) ** 2 / 2
 
     return _minimise(loss)
+
+
+def fit_bias_and_temperature(
+    logits: np.ndarray, labels: np.ndarray, class_weights: Sequence[float] | None = None
+) -> tuple[np.ndarray, float]:
+    """(shift of the logits (O,), temperature): probabilities are softmax((logits + shift) / temperature).
+
+    Bias-corrected temperature scaling, arXiv 1901.06852: beside the temperature one number per class, which mends that a model
+    prefers classes more than their frequency (or their cost) asks for, as training views that differ from whole images
+    make it do. A class of fewer than `LEAST_OF_CLASS` images could not tell; then there is no shift, and the temperature is that of
+    `fit_temperature`.
+
+    Args:
+        logits: (n, O) of held-out images.
+        labels: (n,).
+        class_weights: cost of an error of each class; the probabilities are then those of images that are as frequent as they
+            are costly.
+    """
+    classes = logits.shape[1]
+    nothing = np.zeros(classes)
+    if np.bincount(labels, minlength=classes).min() < LEAST_OF_CLASS:
+        return nothing, fit_temperature(logits, labels)
+    z, y = torch.from_numpy(logits.astype(np.float64)), torch.from_numpy(labels)
+    cost = torch.tensor(class_weights or [1.0] * classes, dtype=torch.float64)
+    cost = cost / cost[y].mean()  # the prior weighs as much as without costs
+    log_t = torch.zeros((), dtype=torch.float64, requires_grad=True)
+    bias = torch.zeros(classes, dtype=torch.float64, requires_grad=True)
+    optimiser = torch.optim.LBFGS([log_t, bias], max_iter=200, line_search_fn="strong_wolfe")
+
+    def closure() -> Tensor:
+        optimiser.zero_grad()
+        likelihood = (F.cross_entropy(z * (-log_t).exp() + bias, y, reduction="none") * cost[y]).sum()
+        loss = likelihood + (log_t / PRIOR).square() / 2 + bias.square().sum() / 2
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss
+
+    optimiser.step(closure)  # type: ignore[no-untyped-call]
+    temperature = min(max(math.exp(log_t.item()), RANGE[0]), RANGE[1])
+    return (temperature * bias.detach()).numpy(), temperature
 
 
 def fit_multilabel_temperature(logits: np.ndarray, targets: np.ndarray) -> float:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -18,17 +18,25 @@ from vitkit.config import UserError
 from vitkit.data.sources import Sample
 from vitkit.data.targets import targets
 from vitkit.evals import classify, multilabel
-from vitkit.evals.calibration import fit_multilabel_temperature, fit_temperature
+from vitkit.evals.calibration import fit_bias_and_temperature, fit_multilabel_temperature
 from vitkit.evals.classify import Scores, score
 from vitkit.evals.multilabel import MultiScores, choose_thresholds, score_multilabel
 from vitkit.objectives.classify import Classify
 from vitkit.objectives.multilabel import MultiLabel, frequency_bias
 from vitkit.train import Objective
 
-__all__ = ["AnyScores", "MultiLabelTask", "SingleLabelTask", "Task", "check_metric", "make_task"]
+__all__ = ["AnyScores", "Calibration", "MultiLabelTask", "SingleLabelTask", "Task", "check_metric", "make_task"]
 
 AnyScores = Scores | MultiScores
 Array = np.ndarray
+
+
+class Calibration(NamedTuple):
+    """What makes a model's answers honest, chosen on validation images."""
+
+    shift: Array  # (O,) added to the logits, zeros for none; a run folds it into the head
+    temperature: float
+    thresholds: tuple[float, ...] | None  # of the classes of a multi-label model
 
 
 class Task(Protocol):
@@ -65,8 +73,8 @@ class Task(Protocol):
         """Score logits (n, O) of a model that is not calibrated yet."""
         ...
 
-    def calibrate(self, logits: Array, wanted: Array) -> tuple[float, tuple[float, ...] | None]:
-        """(temperature, thresholds of the classes) for a model whose validation logits these are."""
+    def calibrate(self, logits: Array, wanted: Array, class_weights: tuple[float, ...] | None = None) -> Calibration:
+        """What to do to the answers of a model whose validation logits these are."""
         ...
 
 
@@ -95,8 +103,8 @@ class SingleLabelTask:
     def score_logits(self, logits: Tensor, wanted: Array) -> Scores:
         return score(calibrated(logits, 1.0, SINGLE).numpy(), wanted)
 
-    def calibrate(self, logits: Array, wanted: Array) -> tuple[float, tuple[float, ...] | None]:
-        return fit_temperature(logits, wanted), None
+    def calibrate(self, logits: Array, wanted: Array, class_weights: tuple[float, ...] | None = None) -> Calibration:
+        return Calibration(*fit_bias_and_temperature(logits, wanted, class_weights), None)
 
 
 @dataclass(frozen=True)
@@ -125,10 +133,11 @@ class MultiLabelTask:
     def score_logits(self, logits: Tensor, wanted: Array) -> MultiScores:
         return score_multilabel(calibrated(logits, 1.0, MULTI).numpy(), wanted)
 
-    def calibrate(self, logits: Array, wanted: Array) -> tuple[float, tuple[float, ...] | None]:
+    def calibrate(self, logits: Array, wanted: Array, class_weights: tuple[float, ...] | None = None) -> Calibration:
+        assert class_weights is None
         temperature = fit_multilabel_temperature(logits, wanted)
         probabilities = calibrated(torch.from_numpy(logits), temperature, MULTI).numpy()
-        return temperature, choose_thresholds(probabilities, wanted > 0.5)
+        return Calibration(np.zeros(logits.shape[1]), temperature, choose_thresholds(probabilities, wanted > 0.5))
 
 
 def make_task(name: str, classes: int) -> Task:

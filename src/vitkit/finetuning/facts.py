@@ -85,7 +85,7 @@ def report_facts(
         "curves": {"loss": facts.hooks.losses, "evaluations": facts.hooks.evaluations, "label": SELECTION},
         "probe": _probe_facts(facts.probed, "map" if facts.data.source.multilabel else "accuracy"),
         "finetune": training,
-        "calibration": _calibration(bundle, head, label),
+        "calibration": _calibration(bundle, head, label, None if split == CROSS_VALIDATION else release["head_shift"]),
         "unknown": bundle.unknown and {
             **bundle.unknown.to_dict(), "split": split, "n": head.scores.n,
             "flagged": int(head.unknown.sum()) if head.unknown is not None else None,
@@ -109,18 +109,19 @@ def headline_split(results: Mapping[str, Scored]) -> str:
     return next(split for split in ("test", CROSS_VALIDATION, "val") if split in results)
 
 
-def _calibration(bundle: Bundle, head: Scored, label: str) -> dict[str, Any]:
-    """How confidence and accuracy agree on the headline's images, with and without the temperature."""
+def _calibration(bundle: Bundle, head: Scored, label: str, shift: list[float] | None) -> dict[str, Any]:
+    """How confidence and accuracy agree on the headline's images, with and without what calibration did to the answers."""
     if not isinstance(head.scores, Scores):  # an image has no single prediction whose confidence could be compared
         return {"temperature": bundle.temperature, "label": label}
     labels = head.targets
     sides = {}
-    plain = calibrated(torch.from_numpy(head.logits), 1.0, bundle.task).numpy()
+    uncalibrated = head.logits - np.array(shift, np.float32) if shift else head.logits
+    plain = calibrated(torch.from_numpy(uncalibrated), 1.0, bundle.task).numpy()
     for side, probabilities in (("before", plain), ("after", head.probabilities)):
         bins = reliability(probabilities.max(axis=1), probabilities.argmax(axis=1) == labels)
         values = score(probabilities, labels).values
         sides[side] = {"ece": values["ece"], "nll": values["nll"], "bins": [b._asdict() for b in bins]}
-    return {"temperature": bundle.temperature, "label": label, **sides}
+    return {"temperature": bundle.temperature, "head_shift": shift, "label": label, **sides}
 
 
 def gallery(bundle: Bundle, head: Scored) -> dict[str, list[dict[str, Any]]]:

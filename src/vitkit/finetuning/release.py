@@ -22,9 +22,10 @@ from vitkit.data.thumbnails import picture_address
 from vitkit.engines.eager import EagerEngine
 from vitkit.evals.linear import Probe
 from vitkit.evals.scoring import SELECTION, Scored, outputs_of, score_samples, seen_label, task_of
-from vitkit.evals.tasks import Task
+from vitkit.evals.tasks import AnyScores, Calibration, Task
 from vitkit.finetuning.arguments import Arguments
 from vitkit.finetuning.backbone import describe_size, with_new_head
+from vitkit.finetuning.balance import Balance
 from vitkit.finetuning.data import TaskData
 from vitkit.finetuning.facts import CROSS_VALIDATION, RunFacts, headline_split, report_facts
 from vitkit.models.lora import plain_state
@@ -52,15 +53,23 @@ def tuned_candidate(state: TrainState, record: Preprocess, task: Task) -> Bundle
 
 
 def release(
-    candidates: dict[str, Bundle], backbone: Bundle, data: TaskData, arguments: Arguments, console: Console
+    candidates: dict[str, Bundle],
+    backbone: Bundle,
+    data: TaskData,
+    balance: Balance,
+    arguments: Arguments,
+    console: Console,
 ) -> Bundle:
-    """Score both candidates on the validation part, keep the better, fit its temperature (and thresholds)."""
+    """Score and calibrate both candidates on the validation part, and keep the better."""
     metric, limit = arguments.select_by, arguments.max_pixels
     scored = {
         name: score_samples(bundle, data.splits.val, console, f"validating {name}", max_pixels=limit)
         for name, bundle in candidates.items()
     }
-    scores = {name: result.scores for name, result in scored.items()}
+    calibrations = {
+        name: data.task.calibrate(result.logits, result.targets, balance.weights) for name, result in scored.items()
+    }
+    scores = {name: _shifted_scores(result, calibrations[name], data.task) for name, result in scored.items()}
     tuned, probe = (scores[name].selection_key(metric) for name in ("fine-tuned", "linear probe"))
     name = "linear probe" if tuned < probe else "fine-tuned"
     figures = ", ".join(f"{other} {scores[other].values[metric]:.4f}" for other in candidates)
@@ -68,7 +77,10 @@ def release(
     reason = f"Released: the {name} model (validation {metric}, {SELECTION}: {figures}).{worse}"
     console.say(f"release   {reason}")
     bundle = candidates[name]
-    bundle.temperature, bundle.thresholds = data.task.calibrate(scored[name].logits, scored[name].targets)
+    shift, bundle.temperature, bundle.thresholds = calibrations[name]
+    head = bundle.model.head
+    assert head is not None
+    head.bias.data += torch.from_numpy(shift).to(head.bias)
     bundle.unknown = _unknown_detector(bundle, data, scored[name].features, limit, console)
     bundle.classes = data.source.classes
     bundle.source = backbone.source
@@ -76,6 +88,7 @@ def release(
     bundle.training = {
         "released": name,
         "reason": reason,
+        "head_shift": shift.tolist() if shift.any() else None,
         "candidates": {
             other: {
                 "val": dict(result.values),
@@ -87,6 +100,13 @@ def release(
         },
     }
     return bundle
+
+
+def _shifted_scores(result: Scored, calibration: Calibration, task: Task) -> AnyScores:
+    """Scores with the shift that calibration puts into the head, if there is one."""
+    if not calibration.shift.any():
+        return result.scores
+    return task.score_logits(torch.from_numpy(result.logits + calibration.shift.astype(np.float32)), result.targets)
 
 
 def _unknown_detector(

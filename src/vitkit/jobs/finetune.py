@@ -183,7 +183,7 @@ def _run(run: Path, arguments: Arguments, stored_plan: Path | None, command: str
         "linear probe": probe_candidate(backbone, probed.probe, record, data.task),
         "fine-tuned": tuned_candidate(state, record, data.task),
     }
-    bundle = release(candidates, backbone, data, arguments, console)
+    bundle = release(candidates, backbone, data, balance, arguments, console)
     facts = RunFacts(arguments, command, chosen, data, balance, probed, state, hooks, began)
     report = finish(run, bundle, facts, cross_validated, console)
     return FinetuneResult(run, run / "model", run / "report.html", report["headline"], report)
