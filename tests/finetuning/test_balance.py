@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,11 +16,12 @@ from vitkit.finetuning.balance import Balance, choose_balance
 from vitkit.finetuning.data import TaskData
 
 CLASSES = ("cat", "dog")
+NO_SURVEY: Any = None  # costs are a matter of the splits alone
 
 
 def choose(balance: str, cats: int, dogs: int) -> Balance:
     samples = [Sample(str(i), b"", int(i >= cats)) for i in range(cats + dogs)]
-    data = TaskData(Source("pets", CLASSES, {"all": samples}), Splits(samples, samples, None, ""), {})
+    data = TaskData(Source("pets", CLASSES, {"all": samples}), Splits(samples, samples, None, ""), {}, NO_SURVEY, ())
     return choose_balance(balance, data, Console(io.StringIO()))
 
 
@@ -77,7 +79,13 @@ def test_a_wrong_file_is_one_clear_message(tmp_path: Path, name: str, text: str,
 
 def test_multi_label_data_needs_no_costs_and_takes_none(tmp_path: Path) -> None:
     samples = [Sample("a", b"", -1, (0, 1)), Sample("b", b"", -1, (0,)), Sample("c", b"", -1, (0,))]
-    data = TaskData(Source("pets", CLASSES, {"all": samples}, multilabel=True), Splits(samples, samples, None, ""), {})
+    data = TaskData(
+        Source("pets", CLASSES, {"all": samples}, multilabel=True),
+        Splits(samples, samples, None, ""),
+        {},
+        NO_SURVEY,
+        (),
+    )
     assert choose_balance("auto", data, Console(io.StringIO())).weights is None
     with pytest.raises(UserError, match="each class has its own threshold"):
         choose_balance(str(tmp_path / "w.json"), data, Console(io.StringIO()))

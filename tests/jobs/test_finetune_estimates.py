@@ -105,7 +105,7 @@ def test_unknown_images_are_flagged_alike_by_report_predict_and_load(tmp_path: P
     shown = vitkit.predict(result.bundle, strange, console=Console(io.StringIO(), io.StringIO())).predictions
     assert [p.unknown for _, p in shown] == [True] * 6
     validated = [row["unknown"] for row in read_csv(result.run / "predictions.csv") if row["split"] == "val"]
-    assert validated.count("true") == 1  # rank 23.75, rounded up, of 24: one in 24 is further away
+    assert validated.count("true") == 0  # rank ceil(25 * 0.95) = 24 of 24: none is further away
     out = tmp_path / "test.csv"
     vitkit.predict(result.bundle, root / "test", out=out, console=Console(io.StringIO(), io.StringIO()))
     of_run = [row["unknown"] for row in read_csv(result.run / "predictions.csv") if row["split"] == "test"]
