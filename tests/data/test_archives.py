@@ -238,3 +238,16 @@ def test_the_flowers_are_read_where_they_lie() -> None:
     for sample in source.splits["test"][::40]:
         assert sample.name.split("/")[2] == source.classes[sample.label]
         assert min(open_image(sample.source).size) > 200
+
+
+def test_captions_beside_images_in_class_folders_are_no_labels(tmp_path: Path) -> None:
+    files = {
+        f"{name}/{i}.{kind}": png(i) if kind == "png" else b"a nice photo"
+        for name in ("ant", "bee")
+        for i in (1, 2)
+        for kind in ("png", "txt")
+    }
+    write_tar(tmp_path / "t.tar", files)
+    source = read_source(tmp_path / "t.tar")
+    assert source.classes == ("ant", "bee")
+    assert any("4 .txt files beside images were not read" in note for note in source.notes)

@@ -279,3 +279,19 @@ def test_several_labels_are_renumbered_by_name(tmp_path: Path) -> None:
 def test_images_without_labels_can_be_listed(tmp_path: Path) -> None:
     path = write_csv(tmp_path / "t.csv", "id,path", "1,b.png", "2,gone.png", images=False)
     assert read_csv_paths(path) == [tmp_path / "b.png", tmp_path / "gone.png"]
+
+
+def test_whole_numbers_with_a_point_are_the_numbers_they_are(tmp_path: Path) -> None:
+    write_csv(tmp_path / "t.csv", "path,label", "a.png,0.0", "b.png,1.0", "c.png,2.0")
+    assert read_source(tmp_path / "t.csv").classes == ("0", "1", "2")
+    (tmp_path / "classes.txt").write_text("ant\nbee\ncat\n")
+    assert [s.label for s in read_source(tmp_path / "t.csv").splits["all"]] == [0, 1, 2]
+    (tmp_path / "classes.txt").unlink()
+    write_csv(tmp_path / "v.csv", "path,label", "a.png,v1.0", "b.png,v2.0")
+    assert read_source(tmp_path / "v.csv").classes == ("v1.0", "v2.0")
+
+
+def test_labels_that_are_empty_in_every_row_are_one_clear_message(tmp_path: Path) -> None:
+    write_csv(tmp_path / "t.csv", "path,labels", "a.png,", "b.png,")
+    with pytest.raises(UserError, match=r"t\.csv names no class in any row"):
+        read_source(tmp_path / "t.csv")

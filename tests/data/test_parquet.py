@@ -316,3 +316,15 @@ class Quiet:
 
     def track(self, items: Any, total: int, label: str) -> Any:
         return items
+
+
+def test_a_column_that_is_there_twice_is_one_clear_message(tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table = pa.Table.from_arrays(
+        [pa.array([png(1)]), pa.array(["x"]), pa.array(["y"])], names=["image", "label", "label"]
+    )
+    pq.write_table(table, tmp_path / "t.parquet")
+    with pytest.raises(UserError, match=r"t\.parquet has the column 'label' twice"):
+        read_source(tmp_path / "t.parquet")

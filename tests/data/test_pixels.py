@@ -224,6 +224,7 @@ def test_the_fit_is_chosen_from_the_aspect_ratios(
 def test_the_reason_of_a_fit_states_what_is_lost() -> None:
     assert "81%" in choose_fit([(640, 120)], (224, 224))[1]
     assert "keeps 75%" in choose_fit([(480, 640)], (224, 224))[1]
+    assert "keeps 57%" in choose_fit([(480, 640)], (224, 224), 0.875)[1]
 
 
 @pytest.mark.parametrize(

@@ -63,6 +63,8 @@ def test_weights_come_from_a_file_by_class_name(tmp_path: Path, name: str, text:
         ("w.json", '{"cat": 0, "dog": 1}', "weight of 'cat' is 0; expected a number above 0"),
         ("w.json", '{"cat": "x", "dog": 1}', "weight of 'cat' is 'x'"),
         ("w.json", '{"cat": NaN, "dog": 1}', "weight of 'cat' is nan"),
+        ("w.json", '{"cat": 1, "dog": 1, "cat": 2}', "class 'cat' has a weight already"),
+        ("w.json", '{"cat": 1e-300, "dog": 1e300}', "at most 10,000 times the smallest"),
         ("w.json", "[1, 2]", "must hold one JSON object"),
         ("w.json", "{", "cannot be read as JSON"),
         ("w.csv", "cat,1\ndog,much\n", "line 2: expected a class and its weight, got 'dog,much'"),

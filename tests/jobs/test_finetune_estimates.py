@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from PIL import Image
 
 import vitkit
 from conftest import COLOURS, write_images
-from finetune_runs import MEAN_STD, read_csv, run
+from finetune_runs import MEAN_STD, QUICK, read_csv, run
 from vitkit.config import UserError
 from vitkit.console import Console
 
@@ -63,7 +64,11 @@ def test_folds_go_on_where_they_stopped(flat: Path, tmp_path: Path, monkeypatch:
     ("options", "message"),
     [
         ({"folds": 1}, "--folds must be from 2 to 100"),
-        ({"folds": 3, "data": "photos"}, "this data has one. Leave one out"),
+        (
+            {"folds": 3, "data": "photos"},
+            "this data has one, which gives an honest figure by itself. Leave --folds out",
+        ),
+        ({"folds": 9}, r"more than the rarest class has images \(8\).* at most 8 folds"),
         ({"balance": "even"}, "expected auto, none, or a JSON or CSV file"),
         ({"earlier": "nowhere"}, "nowhere is not a finished run"),
     ],
@@ -162,3 +167,35 @@ def test_wrong_labels_are_suspected_from_the_features_of_the_probe(tmp_path: Pat
     assert {entry["name"] for entry in listed} == planted
     assert {(entry["given"], entry["suggested"]) for entry in listed} == {("blue", "red")}
     assert facts["label_check"]["listed"] == len(facts["label_errors"])
+
+
+def test_predictions_never_overwrite_what_they_are_made_of_or_a_result_with_nothing(
+    photos: Path, tmp_path: Path
+) -> None:
+    result = run(photos, tmp_path / "run", epochs=1)
+    images = sorted((photos / "test").rglob("*.png"))
+    table = tmp_path / "labels.csv"
+    table.write_text("path,label\n" + "".join(f"{image},red\n" for image in images[:3]))
+    before = table.read_text()
+    quiet = Console(io.StringIO(), io.StringIO())
+    with pytest.raises(UserError, match="one of the files to predict on"):
+        vitkit.predict(result.bundle, table, out=table, console=quiet)
+    assert table.read_text() == before
+
+    out = tmp_path / "answers.csv"
+    vitkit.predict(result.bundle, images, out=out, console=quiet)
+    good = out.read_text()
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"no image")
+    for options in ({}, {"strict": True}):
+        with pytest.raises(UserError, match="broken"):
+            vitkit.predict(result.bundle, [broken], out=out, console=quiet, **options)
+        assert out.read_text() == good
+        assert not (tmp_path / "answers.csv.partial").exists()
+
+
+def test_a_tie_with_the_probe_is_called_a_tie(flat: Path, tmp_path: Path) -> None:
+    reason = run(flat, tmp_path / "run", settings={**QUICK, "lr": 0.0}).facts["release"]["reason"]
+    probe, tuned = (re.search(rf"{name} (\d\.\d+)", reason)[1] for name in ("linear probe", "fine-tuned"))  # type: ignore[index]
+    if "so the probe is released" in reason:
+        assert ("tied with the probe" in reason) == (probe == tuned)

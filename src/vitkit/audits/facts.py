@@ -35,7 +35,7 @@ def audit_facts(
     return {
         "format": "vitkit-audit",
         "format_version": 1,
-        "title": f"{found.source.name}: audit of {len(places):,} images",
+        "title": f"{found.source.name}: audit of {len(places) + len(found.skipped):,} images",
         "data": {"name": found.source.name, "summary": found.source.describe(), "notes": list(found.source.notes),
                  "fingerprints": {split: scan.fingerprint for split, scan in scans.items()}},
         "counts": {

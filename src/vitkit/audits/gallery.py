@@ -43,11 +43,9 @@ def galleries(
     leaks = [([k.first, k.second], f"{name(k.first)} = {name(k.second)}") for k in _spread(found.leaks, GROUPS)]
     conflicts = [(group[:IN_GROUP], ", ".join(map(labelled, group[:IN_GROUP]))) for group in found.conflicts[:GROUPS]]
     near = sorted(found.duplicates.near, key=lambda p: p.similarity)
-    pairs = [
-        ([p.first, p.second], f"{p.similarity:.3f}: {name(p.first)}, {name(p.second)}") for p in _spread(near, GROUPS)
-    ]
+    pairs = [([p.first, p.second], f"{name(p.first)}, {name(p.second)}") for p in _spread(near, GROUPS)]
     wrong = [
-        ([s.place], f"labelled {classes[s.given]}, looks like {classes[s.suggested]}")
+        ([s.place], f"{name(s.place)}: labelled {classes[s.given]}, looks like {classes[s.suggested]}")
         for s in suspects.ranked[:SUSPECTS]
     ]
     listed = (

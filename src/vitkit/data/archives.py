@@ -74,7 +74,14 @@ def read_tar(path: Path, root: Path, *, prefix: str = "") -> Table:
     if not listing.images:
         raise UserError(f"{path} holds no images ({len(listing.others)} other files).")
     keyed = _labels_by_key(listing)
-    table = _read_keyed(listing, keyed, root) if keyed else _read_folders(listing)
+    folders = {name.rpartition("/")[0] for name in listing.images}
+    captions = len(folders) > 1 and "" not in folders and all(set(found) == {"txt"} for found in keyed.values())
+    if keyed and captions:  # class folders whose images have a text each
+        note = f"{path.name}: {len(keyed)} .txt files beside images were not read: the folders were taken for classes"
+        table = _read_folders(listing)
+        table = dataclasses.replace(table, notes=(*table.notes, note))
+    else:
+        table = _read_keyed(listing, keyed, root) if keyed else _read_folders(listing)
     return dataclasses.replace(table, names=[f"{prefix}{name}" for name in table.names]) if prefix else table
 
 

@@ -21,6 +21,7 @@ from vitkit.data.tables import (
     Table,
     check_class_list,
     find_column,
+    first_twice,
     name_labels,
     read_class_list,
     to_role,
@@ -51,6 +52,8 @@ def read_parquet(path: Path, root: Path, *, labelled: bool = True) -> Table:
     file, shown = _open(path), path.relative_to(root).as_posix()
     schema = file.schema_arrow
     columns = list(schema.names)
+    if twice := first_twice(columns):
+        raise UserError(f"{path} has the column {columns[twice[0]]!r} twice. Rename or remove one.")
     if not file.metadata.num_rows:
         raise UserError(f"{path} has no rows; expected one per image.")
     image, kind, others = _image_column(path, schema)

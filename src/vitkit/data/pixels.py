@@ -196,7 +196,9 @@ def load_input(source: ImageSource, record: Preprocess, max_pixels: int = MAX_PI
     return normalise(fit_image(open_picture(source, record.channels, max_pixels), record), record)
 
 
-def choose_fit(sizes: Sequence[tuple[int, int]], image_size: tuple[int, int]) -> tuple[str, str]:
+def choose_fit(
+    sizes: Sequence[tuple[int, int]], image_size: tuple[int, int], crop_fraction: float = 1.0
+) -> tuple[str, str]:
     """Choose how images of these (height, width) are fitted to ``image_size``: (fit, reason).
 
     Whole images are kept where that costs nothing (all have the target's aspect ratio) or where a crop would cut away
@@ -209,4 +211,5 @@ def choose_fit(sizes: Sequence[tuple[int, int]], image_size: tuple[int, int]) ->
         return "squash", "the images have the model's aspect ratio, nothing is lost or distorted"
     if np.median(lost) > 0.5:
         return "pad", f"a centre crop would cut away {np.median(lost):.0%} of a typical image"
-    return "crop", f"a centre crop of the model's aspect ratio keeps {1 - np.median(lost):.0%} of a typical image"
+    kept = crop_fraction**2 * (1 - np.median(lost))
+    return "crop", f"a centre crop keeps {kept:.0%} of a typical image"

@@ -32,6 +32,7 @@ LABEL_COLUMNS = ("label", "class", "category", "target", "class_name")
 MULTI_COLUMN = "labels"
 SPLIT_COLUMN = "split"
 _NUMBER = re.compile(r"-?(0|[1-9]\d{0,17})", re.ASCII)  # 007 and what no 64-bit integer holds are names
+_FLOAT = re.compile(r"-?(0|[1-9]\d{0,17})(\.0)?", re.ASCII)
 Value = str | int
 
 
@@ -116,6 +117,7 @@ def name_labels(
     Raises:
         UserError: numbers and words in one column; a label that is not in the list, negative or empty.
     """
+    values = _whole_numbers(values)
     first: dict[Value, int] = {}
     for row, several in enumerate(values):
         for value in several:
@@ -124,6 +126,13 @@ def name_labels(
             raise UserError(f"{at(row)} names a class twice: {'|'.join(map(str, several))}. Keep one.")
     names = _names_of(first, classes, at)
     return [tuple(names[value] for value in several) for several in values]
+
+
+def _whole_numbers(values: Sequence[Sequence[Value]]) -> Sequence[Sequence[Value]]:
+    """Labels such as 1.0, as tables are saved that once had an empty cell, as the numbers they are, if all labels are numbers."""
+    if not all(isinstance(v, int) or _FLOAT.fullmatch(v) for several in values for v in several):
+        return values
+    return [[v if isinstance(v, int) else v.removesuffix(".0") for v in several] for several in values]
 
 
 def _names_of(first: Mapping[Value, int], classes: ClassList | None, at: Callable[[int], str]) -> Mapping[Value, str]:
@@ -207,6 +216,8 @@ def assemble(name: str, tables: Sequence[tuple[str, Table]], notes: Iterable[str
     rows = {role: rows[role] for role in ("train", "val", "test", "all") if role in rows}
     trained = rows.get("train") or rows.get("all") or [entry for part in rows.values() for entry in part]
     classes = _classes(trained)
+    if not classes:
+        raise UserError(f"{first.file} names no class in any row; expected at least two classes. Fill in the labels.")
     index = {known: number for number, known in enumerate(classes)}
     told = [note for _, table in tables for note in table.notes]
     splits = {}

@@ -93,7 +93,7 @@ def choose_preprocess(
         return plan.preprocess, plan.fit_reason
     record = backbone.require_preprocess()
     if arguments.fit == "auto":
-        fit, reason = choose_fit(data.training_scan.sizes, record.image_size)
+        fit, reason = choose_fit(data.training_scan.sizes, record.image_size, record.crop_fraction)
     else:
         fit, reason = arguments.fit, "as asked for"
     console.say(f"fit       {fit}: {reason}")

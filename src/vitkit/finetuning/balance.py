@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from vitkit.finetuning.data import TaskData
 
 __all__ = ["Balance", "choose_balance"]
 
+MOST_RATIO = 10_000  # of costs; more than that is a mistake, and no longer a number that training can follow
 SKEWED = 1.5  # largest class over smallest, from which `auto` weights
 
 
@@ -84,11 +86,21 @@ def _read_weights(path: Path, classes: Sequence[str]) -> np.ndarray:
     for name, weight in found.items():
         if not 0 < weight < math.inf:
             raise UserError(f"{path}: the weight of {name!r} is {weight:g}; expected a number above 0.")
-    return np.array([found[name] for name in classes])
+    weights = np.array([found[name] for name in classes], dtype=float)
+    if weights.max() > MOST_RATIO * weights.min():
+        raise UserError(
+            f"{path}: weights from {weights.min():g} to {weights.max():g}; expected the largest to be at most {MOST_RATIO:,} "
+            "times the smallest."
+        )
+    return weights
 
 
 def _read_object(path: Path) -> Mapping[str, float]:
     values = read_json(path)
+    pairs = json.loads(path.read_text(encoding="utf-8", errors="surrogateescape"), object_pairs_hook=list)
+    names = [pair[0] for pair in pairs] if isinstance(values, dict) else []
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise UserError(f"{path}: class {twice!r} has a weight already. Keep one.")
     if not isinstance(values, dict):
         raise UserError(f'{path} must hold one JSON object such as {{"cat": 1.0, "dog": 2.5}}, or be a .csv file.')
     for name, value in values.items():

@@ -11,13 +11,35 @@ import numpy as np
 from vitkit.bundle import Bundle
 from vitkit.config import UserError
 from vitkit.console import Console, percent
+from vitkit.data.targets import class_counts
 from vitkit.evals.multilabel import MultiScores
 from vitkit.evals.scoring import Scored, score_samples
 from vitkit.evals.tasks import Task
 from vitkit.finetuning.arguments import Arguments
 from vitkit.finetuning.data import TaskData, fold_numbers
 
-__all__ = ["cross_validate"]
+__all__ = ["check_folds", "cross_validate"]
+
+
+def check_folds(arguments: Arguments, data: TaskData) -> None:
+    """Refuse a cross-validation that cannot be made, before anything is trained.
+
+    Raises:
+        UserError: there is a test split already, or more folds than images of the rarest class.
+    """
+    if not arguments.folds or arguments.fold is not None:
+        return
+    if data.splits.test:
+        raise UserError(
+            "--folds estimates accuracy where there is no test split, but this data has one, which gives an honest figure by "
+            "itself. Leave --folds out."
+        )
+    least = min(class_counts(data.training_scan.usable, len(data.source.classes)))
+    if arguments.folds > least:
+        raise UserError(
+            f"--folds {arguments.folds} is more than the rarest class has images ({least}): some folds could not test it. "
+            f"Ask for at most {max(2, least)} folds, or add images."
+        )
 
 
 def cross_validate(
@@ -30,14 +52,7 @@ def cross_validate(
         arguments: of the whole run; each fold's run repeats them with its own test part.
         data: all usable images.
         fit: makes the run of one fold.
-
-    Raises:
-        UserError: there is a test split already.
     """
-    if data.splits.test:
-        raise UserError(
-            "--folds estimates accuracy where there is no test split, but this data has one. Leave one out."
-        )
     share = arguments.budget / (arguments.folds + 1) if arguments.budget else None
     pool = data.training_scan.usable
     fold_of = fold_numbers(pool, arguments.folds, arguments.seed)

@@ -73,7 +73,11 @@ def release(
     tuned, probe = (scores[name].selection_key(metric) for name in ("fine-tuned", "linear probe"))
     name = "linear probe" if tuned < probe else "fine-tuned"
     figures = ", ".join(f"{other} {scores[other].values[metric]:.4f}" for other in candidates)
-    worse = " Fine-tuning ended below the probe, so the probe is released." if name == "linear probe" else ""
+    worse = ""
+    if name == "linear probe":
+        tie = tuned[0] == probe[0]
+        below = "tied with the probe, whose negative log-likelihood is lower" if tie else "ended below the probe"
+        worse = f" Fine-tuning {below}, so the probe is released."
     reason = f"Released: the {name} model (validation {metric}, {SELECTION}: {figures}).{worse}"
     console.say(f"release   {reason}")
     bundle = candidates[name]

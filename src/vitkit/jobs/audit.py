@@ -160,5 +160,7 @@ def _record(
 
 def _losses(scans: Mapping[str, Scan], record: Preprocess, fit: str) -> Losses:
     sizes: Sequence[tuple[int, int]] = [size for found in scans.values() for size in found.sizes]
-    chosen, reason = choose_fit(sizes, record.image_size) if fit == "auto" else (fit, "as asked for")
+    chosen, reason = (
+        choose_fit(sizes, record.image_size, record.crop_fraction) if fit == "auto" else (fit, "as asked for")
+    )
     return fit_losses(sizes, dataclasses.replace(record, fit=chosen), reason)

@@ -24,7 +24,7 @@ from vitkit.finetuning.backbone import choose_preprocess, load_backbone, with_ne
 from vitkit.finetuning.balance import choose_balance
 from vitkit.finetuning.data import read_data, write_inputs
 from vitkit.finetuning.facts import RunFacts
-from vitkit.finetuning.folds import cross_validate
+from vitkit.finetuning.folds import check_folds, cross_validate
 from vitkit.finetuning.plan import make_plan
 from vitkit.finetuning.probe import run_probe
 from vitkit.finetuning.release import check_earlier, finish, probe_candidate, release, tuned_candidate
@@ -161,6 +161,7 @@ def _run(run: Path, arguments: Arguments, stored_plan: Path | None, command: str
     began = time.perf_counter()
     data = read_data(arguments, stored_plan, console)
     check_earlier(arguments.earlier, data.source)
+    check_folds(arguments, data)
     balance = choose_balance(arguments.balance, data, console)
     metric = check_metric(data.task, balance.metric(arguments.select_by))
     arguments = dataclasses.replace(arguments, select_by=metric)

@@ -62,7 +62,6 @@ def predict(
     Raises:
         UserError: no such path or model, an unknown output format, or an output that cannot be written.
     """
-
     console = console or Console()
     if top < 1:
         raise UserError(f"--top must be at least 1, got {top}.")
@@ -71,6 +70,8 @@ def predict(
     given = [paths] if isinstance(paths, str | Path) else list(paths)
     ignored: Counter[str] = Counter()
     images = expand_paths(given, ignored)
+    if out is not None and any(_is_same_file(Path(out), Path(item)) for item in (*given, *(p for p, _ in images))):
+        raise UserError(f"{out} is one of the files to predict on; it would be overwritten. Choose another -o.")
     for what, count in ignored.items():
         console.warn(f"left out of the folders: {count} {what}")
     bundle = model if isinstance(model, Bundle) else load(model, **(overrides or {}))
@@ -104,6 +105,10 @@ def predict(
     if not written:
         raise UserError(f"none of the {len(skipped)} files can be used, the first: {skipped[0][0]}: {skipped[0][1]}.")
     return PredictResult([], written, skipped)
+
+
+def _is_same_file(a: Path, b: Path) -> bool:
+    return a.is_file() and b.is_file() and a.samefile(b)
 
 
 def _list_skipped(out: Path, skipped: Sequence[tuple[str, str]]) -> None:
@@ -162,21 +167,27 @@ def _write_file(results: Iterator[tuple[str, Prediction]], out: Path, columns: _
 
 
 def _guard(out: Path, write: Callable[[TextIO], int]) -> int:
-    """Write through a partial file, so that an older result stays whole until the new one is complete."""
-    in_place = out.exists() and not out.is_file()
+    """Write through a partial file, so that an older result stays whole until the new one is complete and says something."""
+    in_place, result = out.exists() and not out.is_file(), 1
     partial = out if in_place else out.with_name(out.name + ".partial")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with open(partial, "w", encoding="utf-8", newline="", errors="surrogateescape") as file:
             result = write(file)
-        if not in_place:
+        if not in_place and result:
             partial.replace(out)
         return result
+    except UserError:  # one file was refused (--strict): what others gave is no result
+        result = 0
+        raise
     except OSError as error:
         kept = f" What was done is in {partial}." if not in_place and os.path.exists(partial) else ""
         raise UserError(
             f"cannot write {out}: {error.strerror or error}. Free space or choose another place.{kept}"
         ) from None
+    finally:
+        if not in_place and not result:
+            partial.unlink(missing_ok=True)
 
 
 class _Columns(NamedTuple):
