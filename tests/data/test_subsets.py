@@ -43,7 +43,7 @@ def test_a_split_holds_out_its_part_of_every_class_at_least_one_and_never_all() 
 
 def test_a_class_with_too_few_images_is_named() -> None:
     check_classes(samples(2, 2), ["cat", "dog"], "train", 2)
-    with pytest.raises(UserError, match=r"one class, 'cat'; .* at least two folders"):
+    with pytest.raises(UserError, match=r"one class, 'cat'; .* needs images of at least two"):
         check_classes(samples(9), ["cat"], "train", 2)
     with pytest.raises(UserError, match="'dog' has only 1 usable image in the data split; expected at least 2"):
         check_classes(samples(2, 1), ["cat", "dog"], "data", 2)

@@ -18,6 +18,7 @@ from vitkit.data.findings import Finding, find, fit_losses, rank
 from vitkit.data.pixels import Preprocess, fit_image
 from vitkit.data.sources import Sample, Source
 from vitkit.data.survey import Survey, survey
+from vitkit.data.thumbnails import THUMBNAIL_BYTES, describe
 
 
 def surveyed(splits: dict[str, list[Sample]], classes: tuple[str, ...] = ("ant", "bee")) -> Survey:
@@ -118,3 +119,11 @@ def test_the_leaks_of_pneumoniamnist_are_found() -> None:
         splits[split] = [Sample(f"{split}/{i}", row["image"]["bytes"], row["label"]) for i, row in enumerate(table)]
     found = surveyed(splits)
     assert len({leak.second for leak in found.leaks if leak.kind == "exact"}) == 8
+
+
+def test_no_thumbnails_have_no_descriptions_of_the_usual_width() -> None:
+    """A set whose size is a whole number of pieces ends with an empty one."""
+    some = describe(np.zeros((2, THUMBNAIL_BYTES), np.uint8))
+    none = describe(np.zeros((0, THUMBNAIL_BYTES), np.uint8))
+    assert none.shape == (0, some.shape[1])
+    assert none.dtype == some.dtype

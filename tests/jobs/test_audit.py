@@ -108,3 +108,14 @@ def test_flipped_labels_are_listed(tmp_path: Path) -> None:
     facts = vitkit.audit(tmp_path / "data", out=tmp_path / "out").facts
     assert {entry["name"] for entry in facts["label_errors"][:2]} == {"blue/0.png", "red/0.png"}
     assert "thumbnails" in facts["label_check"]["method"]
+
+
+def test_a_split_without_any_usable_image_is_a_finding(photos: Path, tmp_path: Path) -> None:
+    for path in (photos / "test").rglob("*.png"):
+        path.write_bytes(b"no image")
+    facts = vitkit.audit(photos, out=tmp_path / "audit", image_size=(32, 40)).facts
+    assert len([entry for entry in facts["unreadable"] if entry["split"] == "test"]) == 10
+    for path in (photos / "train").rglob("*.*"):
+        path.write_bytes(b"no image")
+    with pytest.raises(UserError, match="There is nothing to audit"):
+        vitkit.audit(photos, out=tmp_path / "again")

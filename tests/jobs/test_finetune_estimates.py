@@ -199,3 +199,11 @@ def test_a_tie_with_the_probe_is_called_a_tie(flat: Path, tmp_path: Path) -> Non
     probe, tuned = (re.search(rf"{name} (\d\.\d+)", reason)[1] for name in ("linear probe", "fine-tuned"))  # type: ignore[index]
     if "so the probe is released" in reason:
         assert ("tied with the probe" in reason) == (probe == tuned)
+
+
+def test_a_run_goes_on_with_the_data_it_began_with_only(flat: Path, tmp_path: Path) -> None:
+    run(flat, tmp_path / "run", epochs=1)
+    (tmp_path / "run" / "report.json").unlink()  # as if it had been stopped before
+    Image.new("RGB", (16, 16)).save(next((flat / "red").iterdir()))
+    with pytest.raises(UserError, match=r"the data of all changed since .*Restore the data"):
+        vitkit.finetune(resume=tmp_path / "run", console=Console(io.StringIO(), io.StringIO()))

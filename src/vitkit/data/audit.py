@@ -56,6 +56,7 @@ def scan(
     channels: int = 3,
     max_pixels: int = MAX_PIXELS,
     cache: Cache | None = None,
+    may_be_empty: bool = False,
 ) -> Scan:
     """Read every sample once, in threads, with a progress bar; decode those whose content ``cache`` does not know.
 
@@ -63,7 +64,7 @@ def scan(
     stays, thumbnails go to a temporary file.
 
     Raises:
-        UserError: with ``strict``, if any file cannot be used; always, if none can.
+        UserError: with ``strict``, if any file cannot be used; if none can, unless it ``may_be_empty``.
     """
     usable: list[Sample] = []
     sizes, skipped, digests, rotated, total = [], [], [], [], hashlib.sha256()
@@ -93,7 +94,7 @@ def scan(
             fresh.clear()
     if cache is not None:
         cache.put(fresh)
-    if skipped and (strict or not usable):
+    if skipped and (strict or not (usable or may_be_empty)):
         name, reason = skipped[0]
         raise UserError(f"{len(skipped)} of {len(samples)} files cannot be used, the first: {name}: {reason}.")
     described.append(describe(pictures.read(1024 * len(described), len(pictures))))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -141,13 +142,15 @@ def training_batches(
     Raises:
         UserError: a file that cannot be decoded any more.
     """
-    loader: DataLoader[_View] = DataLoader(
-        _Views(samples, record, augment, seed, CACHE_BYTES // max(1, workers), max_pixels),
-        batch_sampler=_Stream(len(samples), batch_size, steps, seed),
-        num_workers=workers,
-        collate_fn=_collate,
-        prefetch_factor=4 if workers else None,
-    )
+    with warnings.catch_warnings():  # torch advises on the number of workers, which the user chose
+        warnings.filterwarnings("ignore", message="This DataLoader will create")
+        loader: DataLoader[_View] = DataLoader(
+            _Views(samples, record, augment, seed, CACHE_BYTES // max(1, workers), max_pixels),
+            batch_sampler=_Stream(len(samples), batch_size, steps, seed),
+            num_workers=workers,
+            collate_fn=_collate,
+            prefetch_factor=4 if workers else None,
+        )
     for views in loader:
         if broken := [view.error for view in views if view.error]:
             raise UserError(f"an image that could be read before training cannot be read now: {broken[0]}")

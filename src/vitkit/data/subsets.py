@@ -74,9 +74,7 @@ def check_classes(samples: Sequence[Sample], classes: Sequence[str], split: str,
     """
     multilabel = bool(samples) and samples[0].label < 0
     if len(classes) < 2 and not multilabel:
-        raise UserError(
-            f"the data has one class, {classes[0]!r}; telling classes apart needs at least two folders with images."
-        )
+        raise UserError(f"the data has one class, {classes[0]!r}; telling classes apart needs images of at least two.")
     counts = class_counts(samples, len(classes))
     for label, name in enumerate(classes):
         if counts[label] < least:

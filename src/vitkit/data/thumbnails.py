@@ -92,7 +92,9 @@ def describe(thumbnails: np.ndarray) -> np.ndarray:
     luma, cb, cr = _planes(thumbnails)
     fine, coarse = cosines(LUMA, SIDE) / SIDE, cosines(CHROMA, SIDE // 2) / (SIDE // 2)
     parts = [fine @ luma @ fine.T, coarse @ cb @ coarse.T, coarse @ cr @ coarse.T]
-    return np.concatenate([part.reshape(len(thumbnails), -1) for part in parts], 1).astype(np.float16)
+    return np.concatenate([part.reshape(len(thumbnails), part.shape[1] * part.shape[2]) for part in parts], 1).astype(
+        np.float16
+    )
 
 
 def cosines(count: int, points: int, start: float = 0.0, stop: float = 1.0) -> np.ndarray:

@@ -60,7 +60,7 @@ class TaskData:
         return [entry for found in self.scans.values() for entry in found.skipped]
 
 
-def read_data(arguments: Arguments, stored_plan: Path | None, console: Console) -> TaskData:
+def read_data(arguments: Arguments, stored_plan: Path | None, resumed: bool, console: Console) -> TaskData:
     """Find and open the images, and make or read the split.
 
     Raises:
@@ -130,7 +130,7 @@ def read_data(arguments: Arguments, stored_plan: Path | None, console: Console) 
                 f"class {name!r} has no image in the validation part: nothing is known of how well it is found"
             )
     if stored_plan is not None:
-        _compare_fingerprints(stored_plan, scans, console)
+        _compare_fingerprints(stored_plan, scans, resumed, console)
     console.say(f"split     train {len(made.train)}, val {len(made.val)}, test {len(made.test or [])}: {made.rule}")
     return TaskData(source, made, scans, together, findings)
 
@@ -161,10 +161,15 @@ def _stored_splits(run: Path, usable: Mapping[str, Sequence[Sample]], console: C
     return Splits(parts[0], parts[1], usable.get("test"), stored["rule"])
 
 
-def _compare_fingerprints(run: Path, scans: Mapping[str, Scan], console: Console) -> None:
-    """Say so where the data is not what a stored run saw."""
+def _compare_fingerprints(run: Path, scans: Mapping[str, Scan], resumed: bool, console: Console) -> None:
+    """Say so where the data is not what a stored run saw; a run that goes on must see the same."""
     stored = read_json(run / "split.json").get("fingerprints", {})
     changed = [split for split, found in scans.items() if stored.get(split) != found.fingerprint]
+    if changed and resumed:
+        raise UserError(
+            f"the data of {', '.join(changed)} changed since {run} began (names, labels or contents of images): going on would mix "
+            "two data sets in one model. Restore the data, or start a new run."
+        )
     if changed:
         console.warn(f"the data of {', '.join(changed)} is not what {run} saw: the result will differ")
 

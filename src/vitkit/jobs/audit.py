@@ -121,9 +121,16 @@ def audit_source(
             channels=channels,
             max_pixels=max_pixels,
             cache=cache,
+            may_be_empty=True,
         )
         for split, samples in source.splits.items()
     }
+    if not any(found.usable for found in scans.values()):
+        name, reason = next(entry for found in scans.values() for entry in found.skipped)
+        count = sum(len(found.skipped) for found in scans.values())
+        raise UserError(
+            f"none of the {count} files can be used, the first: {name}: {reason}. There is nothing to audit."
+        )
     if cache.problem:
         console.warn(cache.problem)
     losses = _losses(scans, record, fit)

@@ -159,7 +159,7 @@ def finetune(
 
 def _run(run: Path, arguments: Arguments, stored_plan: Path | None, command: str, console: Console) -> FinetuneResult:
     began = time.perf_counter()
-    data = read_data(arguments, stored_plan, console)
+    data = read_data(arguments, stored_plan, stored_plan == run, console)
     check_earlier(arguments.earlier, data.source)
     check_folds(arguments, data)
     balance = choose_balance(arguments.balance, data, console)
