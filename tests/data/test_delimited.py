@@ -295,3 +295,11 @@ def test_labels_that_are_empty_in_every_row_are_one_clear_message(tmp_path: Path
     write_csv(tmp_path / "t.csv", "path,labels", "a.png,", "b.png,")
     with pytest.raises(UserError, match=r"t\.csv names no class in any row"):
         read_source(tmp_path / "t.csv")
+
+
+def test_empty_columns_without_a_name_are_nothing(tmp_path: Path) -> None:
+    write_csv(tmp_path / "t.csv", "path,label,,", "a.png,x,,", "b.png,y,,")
+    assert read_source(tmp_path / "t.csv").classes == ("x", "y")
+    write_csv(tmp_path / "u.csv", "path,label,", "a.png,x,", "b.png,y,z")
+    with pytest.raises(UserError, match=r"u\.csv, line 3 has 'z' in a column without a name"):
+        read_source(tmp_path / "u.csv")

@@ -133,17 +133,20 @@ def _read_grid(path: Path) -> _Grid:
     columns = [column.strip() for column in header]
     if not any(columns):
         raise UserError(f"{path} is empty; expected a line of column names, then one line per image.")
-    lowered = [column.lower() for column in columns]
-    if twice := first_twice(lowered):
-        raise UserError(f"{path} has the column {columns[twice[0]]!r} twice. Rename or remove one.")
-    grid = _Grid(path, columns, [], [])
+    named = [place for place, column in enumerate(columns) if column]  # spreadsheets leave empty columns at the end
+    if twice := first_twice(columns[place].lower() for place in named):
+        raise UserError(f"{path} has the column {columns[named[twice[0]]]!r} twice. Rename or remove one.")
+    grid = _Grid(path, [columns[place] for place in named], [], [])
     for line, row in records:
         if len(row) != len(columns):
             raise UserError(
                 f"{path}, line {line} has {len(row)} fields, expected {len(columns)} ({listed(columns)}), separated by "
                 f"{delimiter!r}. Put fields that hold {delimiter!r} into double quotes."
             )
-        grid.rows.append([field.strip() for field in row])
+        fields = [field.strip() for field in row]
+        if nameless := [field for place, field in enumerate(fields) if field and not columns[place]]:
+            raise UserError(f"{path}, line {line} has {nameless[0]!r} in a column without a name. Name the column.")
+        grid.rows.append([fields[place] for place in named])
         grid.lines.append(line)
     if not grid.rows:
         raise UserError(f"{path} has column names and no rows; expected one line per image.")
