@@ -102,7 +102,7 @@ def choose_recipe(
         warmup=0.1,
         decay="cosine",
         smoothing=0.1,
-        drop_path=0.0,
+        drop_path=0.1 if train == "all" else 0.0,
         ema=0.0,
         crop_area=0.5 if upscaled else 0.25,
         flip=True,
