@@ -73,11 +73,7 @@ def release(
     tuned, probe = (scores[name].selection_key(metric) for name in ("fine-tuned", "linear probe"))
     name = "linear probe" if tuned < probe else "fine-tuned"
     figures = ", ".join(f"{other} {scores[other].values[metric]:.4f}" for other in candidates)
-    worse = ""
-    if name == "linear probe":
-        tie = tuned[0] == probe[0]
-        below = "tied with the probe, whose negative log-likelihood is lower" if tie else "ended below the probe"
-        worse = f" Fine-tuning {below}, so the probe is released."
+    worse = _why_the_probe(tuned, probe) if name == "linear probe" else ""
     reason = f"Released: the {name} model (validation {metric}, {SELECTION}: {figures}).{worse}"
     console.say(f"release   {reason}")
     bundle = candidates[name]
@@ -104,6 +100,13 @@ def release(
         },
     }
     return bundle
+
+
+def _why_the_probe(tuned: tuple[float, float], probe: tuple[float, float]) -> str:
+    """What is said where fine-tuning did not win, from the two selection keys."""
+    tie = tuned[0] == probe[0]
+    below = "tied with the probe, whose negative log-likelihood is lower" if tie else "ended below the probe"
+    return f" Fine-tuning {below}, so the probe is released."
 
 
 def _shifted_scores(result: Scored, calibration: Calibration, task: Task) -> AnyScores:

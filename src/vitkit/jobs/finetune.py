@@ -1,7 +1,7 @@
 """`vit finetune`: a folder of labelled images in, an honest and deployable classifier out.
 
-The steps, in order: read and open the data; load the backbone; a linear probe on its frozen features; plan; fine-tune;
-release the better of the two; calibrate; save the bundle; load it again and score it; write the report.
+The steps, in order: read and open the data; load the backbone; cross-validate if asked to; a linear probe on its frozen
+features; plan; fine-tune; calibrate both and release the better; save the bundle; load it again and score it; write the report.
 """
 
 from __future__ import annotations
