@@ -12,6 +12,8 @@ from vitkit.config import UserError
 
 __all__ = ["DECAYS", "Ema", "OptimConfig", "layer_of", "make_optimiser", "schedule"]
 
+TOKENS = ("cls_token", "registers", "pos_embed", "pos_x", "pos_y", "map_pool.probe")  # learned vectors: never decayed
+STEM_PARTS = ("stem.", "patch_embed", "cls_token", "registers", "pos_", "norm_pre")  # what comes before the first block
 DECAYS = ("cosine", "linear", "constant")
 
 
@@ -51,7 +53,7 @@ def layer_of(name: str, depth: int) -> int:
     """Layer of a parameter: 0 for the stem, 1 .. depth for the blocks, depth + 1 for what follows them."""
     if name.startswith("blocks."):
         return int(name.split(".")[1]) + 1
-    return 0 if name.startswith(("patch_embed", "cls_token", "pos_embed")) else depth + 1
+    return 0 if name.startswith(STEM_PARTS) else depth + 1
 
 
 def make_optimiser(model: nn.Module, config: OptimConfig, depth: int) -> torch.optim.AdamW:
@@ -61,7 +63,7 @@ def make_optimiser(model: nn.Module, config: OptimConfig, depth: int) -> torch.o
         if not parameter.requires_grad:
             continue
         scale = config.layer_decay ** (depth + 1 - layer_of(name, depth))
-        decays = parameter.ndim > 1 and name not in ("cls_token", "pos_embed")
+        decays = parameter.ndim > 1 and name not in TOKENS
         groups.setdefault((scale, config.weight_decay if decays else 0.0), []).append(parameter)
     return torch.optim.AdamW(
         [{"params": params, "scale": scale, "weight_decay": decay} for (scale, decay), params in groups.items()],

@@ -187,7 +187,7 @@ def test_drop_path_drops_whole_branches_of_single_images_in_training_only() -> N
 @pytest.mark.parametrize(
     ("changes", "found"),
     [
-        ({"pool": "gap"}, "pool is 'gap'; known: cls, mean, none"),
+        ({"pool": "gap"}, "pool is 'gap'; known: cls, mean, map, none"),
         ({"pool": "cls", "cls_token": False}, "needs cls_token=True"),
         ({"num_heads": 5}, "64 does not divide into 5 heads"),
         ({"image_size": (8, 64)}, "smaller than one patch"),
@@ -218,13 +218,19 @@ def test_every_field_of_the_configuration_is_read(tmp_path: object) -> None:
         "embed_dim": 128, "depth": 3, "num_heads": 8, "mlp_dim": 64, "patch_size": (8, 8), "image_size": (32, 64),
         "in_channels": 1, "num_classes": 7, "cls_token": False, "pool": "mean", "representation_size": 16,
         "position": "sincos2d", "gelu": "erf", "norm_eps": 1e-2, "layer_scale": 0.5, "drop_path": 0.5, "dropout": 0.5,
-        "attention_dropout": 0.5,
+        "attention_dropout": 0.5, "registers": 2, "distilled": True, "norm_after_pool": True, "prefix_positions": "none",
+        "stem": (1,), "stem_numerics": "timm", "mlp": "swiglu", "pre_norm": True, "patch_bias": False, "qkv_bias": False,
+        "head_bias": False,
     }  # fmt: skip
     elsewhere = {"position_rule"}  # read when a table is resampled: tests/zoo
     assert set(changed) | elsewhere == {f.name for f in dataclasses.fields(ViTConfig)}
     for field, value in changed.items():
-        extra = {"pool": "mean"} if field == "cls_token" else {}
+        extra: dict[str, object] = {
+            "cls_token": {"pool": "mean"}, "distilled": {"registers": 1}, "norm_after_pool": {"pool": "mean"},
+            "stem_numerics": {"stem": ()},
+        }.get(field, {})  # fmt: skip
         config = golden_config(**{field: value, **extra})
+        reference = VisionTransformer(golden_config(**extra)) if field != "cls_token" else reference
         model = VisionTransformer(config).train()
         model.init_weights(0)
         if {k: v.shape for k, v in model.state_dict().items()} != {
@@ -235,6 +241,6 @@ def test_every_field_of_the_configuration_is_read(tmp_path: object) -> None:
         torch.manual_seed(0)
         images = golden_image(2, 64)
         got = model(images)
-        plain = VisionTransformer(golden_config()).train()
+        plain = VisionTransformer(golden_config(**extra)).train()
         plain.load_state_dict(model.state_dict())
         assert not torch.equal(got, plain(images)), field

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
+import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
+import torch
 from torch import Tensor
 
 from vitkit.config import UserError
+from vitkit.data.pixels import Preprocess
 from vitkit.models.vit import ViTConfig
 
-__all__ = ["Format", "Rule", "decode", "encode", "same"]
+__all__ = ["Folder", "Format", "Rule", "Told", "decode", "encode", "give_cls_a_position", "same", "split_ignored"]
 
 
 class Rule(NamedTuple):
@@ -22,15 +26,80 @@ class Rule(NamedTuple):
     to_theirs: Callable[[Tensor], list[Tensor]]
 
 
+class Told(NamedTuple):
+    """What the JSON files beside the weights tell that names and shapes do not."""
+
+    model: dict[str, Any]  # fields of ViTConfig
+    preprocess: Preprocess | None = None
+    classes: tuple[str, ...] | None = None
+
+
 class Format(Protocol):
-    """What a module ``converters/<format>.py`` offers."""
+    """What a module ``converters/<format>.py`` offers. All but the tensors' values can be asked of meta tensors.
 
-    NAME: str
+    A module whose library keeps JSON files beside the weights also offers what `Folder` lists.
+    """
 
-    def matches(self, names: frozenset[str]) -> bool: ...
-    def normalise(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]: ...
-    def config(self, state: Mapping[str, Tensor], source_image_size: tuple[int, int] | None) -> ViTConfig: ...
-    def rules(self, config: ViTConfig) -> tuple[Rule, ...]: ...
+    NAME: str  # unique; what people call it
+    FILE: str  # the weights' usual name, with the format's extension: .npz, .safetensors or .pth
+    IGNORE: tuple[str, ...]  # patterns of whole names (normalised) of tensors that are no part of the image model
+    UNTOLD: frozenset[str]  # fields of ViTConfig that `config` assumes, since names and shapes do not tell
+
+    def matches(self, names: frozenset[str]) -> bool:
+        """Does a file with these tensor names have this layout? True of exactly one format."""
+        ...
+
+    def normalise(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """One spelling of the names: without wrappers and prefixes, newer or older numbering made one."""
+        ...
+
+    def config(self, state: Mapping[str, Tensor], source_image_size: tuple[int, int] | None) -> ViTConfig:
+        """What the format's own code computes with these tensors (normalised, without the ignored ones)."""
+        ...
+
+    def rules(self, config: ViTConfig) -> tuple[Rule, ...]:
+        """The table of a configuration, in normalised names."""
+        ...
+
+    def prepare(self, config: ViTConfig, state: Mapping[str, Tensor]) -> tuple[ViTConfig, dict[str, Tensor]]:
+        """Before writing: the same function with the tensors that the format has, where that is exact; else unchanged."""
+        ...
+
+
+class Folder(Protocol):
+    """JSON files that a format's library reads beside the weights, both ways."""
+
+    SIDECARS: tuple[str, ...]  # file names
+
+    def read_sidecars(self, files: Mapping[str, Any]) -> Told:
+        """What the parsed files tell; absent files are left out of ``files``."""
+        ...
+
+    def write_sidecars(
+        self, config: ViTConfig, preprocess: Preprocess | None, classes: Sequence[str] | None
+    ) -> dict[str, Any]:
+        """File name to JSON value, so that the other library's own loader builds the same model.
+
+        Raises:
+            UserError: the library has no such model, naming the field that it cannot express.
+        """
+        ...
+
+
+def split_ignored(state: Mapping[str, Tensor], patterns: Sequence[str]) -> tuple[dict[str, Tensor], list[str]]:
+    """(tensors of the image model, names of those left out) of a normalised state."""
+    ignored = [name for name in state if any(re.fullmatch(pattern, name) for pattern in patterns)]
+    left_out = set(ignored)
+    return {name: tensor for name, tensor in state.items() if name not in left_out}, ignored
+
+
+def give_cls_a_position(config: ViTConfig, state: Mapping[str, Tensor]) -> tuple[ViTConfig, dict[str, Tensor]]:
+    """Give a cls token without a row in the position table a row of zeros: the same function, bit for bit."""
+    if config.prefix_positions != "none" or not config.cls_token or config.registers or config.position != "learned":
+        return config, dict(state)
+    row = torch.zeros_like(state["cls_token"])
+    table = torch.cat([row, state["pos_embed"]], dim=1)
+    return dataclasses.replace(config, prefix_positions="all"), {**state, "pos_embed": table}
 
 
 def same(ours: str, theirs: str) -> Rule:

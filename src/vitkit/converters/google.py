@@ -8,13 +8,16 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from vitkit.converters.engine import Rule, same
+from vitkit.converters.engine import Rule, give_cls_a_position, same
 from vitkit.models.positions import square_grid
 from vitkit.models.vit import ViTConfig
 
-__all__ = ["NAME", "config", "matches", "normalise", "rules"]
+__all__ = ["FILE", "IGNORE", "NAME", "UNTOLD", "config", "matches", "normalise", "prepare", "rules"]
 
 NAME = "google"
+FILE = "model.npz"
+IGNORE: tuple[str, ...] = ()
+UNTOLD: frozenset[str] = frozenset()
 PREFIXES = ("opt/target/", "params/")
 # The released files count modules of all kinds together (pre-Linen); newer code counts each kind from 0 (Linen).
 LINEN = {
@@ -70,6 +73,11 @@ def config(state: Mapping[str, Tensor], source_image_size: tuple[int, int] | Non
         position_rule="bilinear_align_corners",
         gelu="tanh",
     )
+
+
+def prepare(config: ViTConfig, state: Mapping[str, Tensor]) -> tuple[ViTConfig, dict[str, Tensor]]:
+    """As `engine.Format.prepare`."""
+    return give_cls_a_position(config, state)
 
 
 def rules(config: ViTConfig) -> tuple[Rule, ...]:

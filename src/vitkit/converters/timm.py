@@ -11,9 +11,12 @@ from vitkit.converters.engine import Rule, same
 from vitkit.models.positions import square_grid
 from vitkit.models.vit import ViTConfig
 
-__all__ = ["NAME", "config", "matches", "normalise", "rules"]
+__all__ = ["FILE", "IGNORE", "NAME", "UNTOLD", "config", "matches", "normalise", "prepare", "rules"]
 
 NAME = "timm"
+FILE = "model.safetensors"
+IGNORE: tuple[str, ...] = ()
+UNTOLD: frozenset[str] = frozenset({"num_heads"})
 HEAD_DIM = 64  # of every published plain size but H; a file of these names does not tell
 
 
@@ -58,6 +61,11 @@ def config(state: Mapping[str, Tensor], source_image_size: tuple[int, int] | Non
         gelu="erf",
         layer_scale=1e-5 if "blocks.0.ls1.gamma" in state else None,
     )
+
+
+def prepare(config: ViTConfig, state: Mapping[str, Tensor]) -> tuple[ViTConfig, dict[str, Tensor]]:
+    """As `engine.Format.prepare`."""
+    return config, dict(state)
 
 
 def rules(config: ViTConfig) -> tuple[Rule, ...]:

@@ -1,4 +1,4 @@
-"""Position embeddings: the fixed sin-cos table, and resampling a learned table to another grid by a named rule."""
+"""Position embeddings and patch kernels: the fixed sin-cos table, and resampling of learned ones to another size."""
 
 from __future__ import annotations
 
@@ -10,15 +10,20 @@ from torch import Tensor
 
 from vitkit.config import UserError, did_you_mean
 
-__all__ = ["POSITION_RULES", "resample_positions", "sincos2d", "square_grid"]
+__all__ = ["POSITION_RULES", "resample_axis", "resample_patches", "resample_positions", "sincos2d", "square_grid"]
 
 # rule -> arguments of F.interpolate. Published weights differ here, and the results differ much: each checkpoint names its own.
 POSITION_RULES: dict[str, dict[str, object]] = {
     # The official JAX code zooms linearly between corner-aligned points (VIT_SPEC 3; scipy's zero-edge bug left out).
     "bilinear_align_corners": {"mode": "bilinear", "align_corners": True},
     "bilinear": {"mode": "bilinear", "align_corners": False},  # timm reading .npz: half-pixel centres, no antialias
+    "bilinear_antialias": {"mode": "bilinear", "align_corners": False, "antialias": True},  # FlexiViT
+    "bicubic": {"mode": "bicubic", "align_corners": False},  # Hugging Face
     "bicubic_antialias": {"mode": "bicubic", "align_corners": False, "antialias": True},  # timm state dicts
+    # DINO and DINOv2 as published: bicubic, sampled as if the new grid were OFFSET patches larger
+    "bicubic_offset": {"mode": "bicubic", "align_corners": False},
 }
+OFFSET = 0.1
 
 
 def square_grid(tokens: int, where: str) -> tuple[int, int]:
@@ -68,9 +73,39 @@ def resample_positions(
         return table
     prefix, patches = table[:, :prefix_tokens], table[:, prefix_tokens:]
     grid = patches.float().reshape(1, *old, -1).permute(0, 3, 1, 2)  # (1, D, h, w)
-    grid = F.interpolate(grid, size=new, **POSITION_RULES[rule])  # type: ignore[arg-type]
-    patches = grid.permute(0, 2, 3, 1).reshape(1, new[0] * new[1], -1)
+    patches = _resize(grid, old, new, rule).permute(0, 2, 3, 1).reshape(1, new[0] * new[1], -1)
     return torch.cat([prefix, patches.to(table.dtype)], dim=1)
+
+
+def _resize(grid: Tensor, old: tuple[int, int], new: tuple[int, int], rule: str) -> Tensor:
+    if rule == "bicubic_offset":
+        scale = tuple((n + OFFSET) / o for n, o in zip(new, old, strict=True))
+        return F.interpolate(grid, scale_factor=scale, **POSITION_RULES[rule])  # type: ignore[arg-type]
+    return F.interpolate(grid, size=new, **POSITION_RULES[rule])  # type: ignore[arg-type]
+
+
+def resample_axis(table: Tensor, new: int, rule: str) -> Tensor:
+    """Resample one table (1, n, D/2) of learned 2-D positions along its axis to (1, new, D/2), by the same rules."""
+    old = table.shape[1]
+    return resample_positions(table, (old, 1), (new, 1), 0, rule)
+
+
+def resample_patches(kernel: Tensor, new: tuple[int, int]) -> Tensor:
+    """Resample a patch kernel (D, C, p, q) to (D, C, *new) so that enlarged images give the tokens they gave before.
+
+    With B the matrix that resizes a flattened patch bilinearly, the new kernel is pinv(B^T) times the old one: exact where the
+    patch grows, least squares where it shrinks. Computed in float64.
+
+    Source: arXiv 2212.08013, section 3.3 (FlexiViT).
+    """
+    old = (kernel.shape[2], kernel.shape[3])
+    if old == new:
+        return kernel
+    basis = torch.eye(old[0] * old[1], dtype=torch.float64).reshape(-1, 1, *old)
+    resized = F.interpolate(basis, size=new, mode="bilinear", align_corners=False, antialias=True)
+    matrix = resized.flatten(1)  # (p*q, p'*q'): row i is the resized i-th pixel, so this is B^T
+    flat = kernel.double().flatten(2)  # (D, C, p*q)
+    return (flat @ torch.linalg.pinv(matrix).T).reshape(*kernel.shape[:2], *new).to(kernel.dtype)
 
 
 def sincos2d(grid: tuple[int, int], embed_dim: int) -> Tensor:

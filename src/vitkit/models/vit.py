@@ -9,7 +9,6 @@ Source: arXiv 2010.11929, section 3.1; numerics of the official code as in VIT_S
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -19,9 +18,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vitkit.config import UserError, did_you_mean
+from vitkit.models.hybrid import STEM_NUMERICS, ResNetStem, stem_grid
+from vitkit.models.initialise import initialise
 from vitkit.models.positions import POSITION_RULES, sincos2d
 
-__all__ = ["SIZES", "Attention", "Block", "Features", "Mlp", "ViTConfig", "VisionTransformer"]
+__all__ = ["SIZES", "Attention", "Block", "Features", "MapPool", "Mlp", "ViTConfig", "VisionTransformer"]
 
 # name -> embed_dim, depth, mlp_dim, num_heads. Ti and S: arXiv 2106.10270 table 2; B, L, H: arXiv 2010.11929 table 1.
 SIZES: dict[str, tuple[int, int, int, int]] = {
@@ -46,12 +47,33 @@ class ViTConfig:
     in_channels: int = 3
     num_classes: int = 1000  # 0: no head, the model returns its representation
     cls_token: bool = True
-    pool: str = "cls"  # cls | mean (of the patch tokens, after the norm) | none (the head is applied to every token)
+    registers: int = 0  # learned tokens between the cls token and the patches (arXiv 2309.16588)
+    distilled: bool = (
+        False  # the first register is DeiT's distillation token: a head of its own, logits are the mean of two
+    )
+    pool: str = (
+        "cls"  # cls | mean (of the patch tokens) | map (attention pooling) | none (the head is applied to every token)
+    )
+    norm_after_pool: bool = False  # the last norm reads the pooled vector, not the tokens (timm's fc_norm)
     representation_size: int = 0  # width of the tanh layer before the head ("pre_logits"); 0: none
-    position: str = "learned"  # learned (1-D, one row per token, the cls token has one) | sincos2d (fixed) | none
+    position: str = (
+        "learned"  # learned (1-D) | learned2d (rows and columns, half the width each) | sincos2d (fixed) | none
+    )
+    prefix_positions: str = "all"  # which prefix tokens have rows in the learned 1-D table: all | cls | none
     position_rule: str = "bilinear_align_corners"  # how positions are resampled to another grid
-    gelu: str = "tanh"  # tanh (the official code) | erf (timm, Hugging Face)
+    stem: tuple[int, ...] | None = (
+        None  # a ResNet before the patches, residual units per stage; (): its root only; None: no ResNet
+    )
+    stem_numerics: str = "official"  # epsilons of the stem's norms and kernels: official | timm
+    mlp: str = "gelu"  # gelu | swiglu (silu(a) * b of two halves of the first layer, arXiv 2002.05202)
+    gelu: str = (
+        "tanh"  # tanh (the official code) | erf (timm, Hugging Face) | quick (x * sigmoid(1.702 x), OpenAI's CLIP)
+    )
     norm_eps: float = 1e-6
+    pre_norm: bool = False  # a norm before the first block (CLIP)
+    patch_bias: bool = True
+    qkv_bias: bool = True
+    head_bias: bool = True  # False: the head is a projection into an embedding (CLIP), not classes
     layer_scale: float | None = None  # initial value of the per-channel branch scale; None: no such parameters
     drop_path: float = 0.0  # stochastic depth of the last block, rising linearly from 0; kept branches are rescaled
     dropout: float = 0.0  # after every dense layer but q, k, v and after adding positions
@@ -64,11 +86,18 @@ class ViTConfig:
             if len(pair) != 2 or not all(isinstance(n, int) and n > 0 for n in pair):
                 raise UserError(f"{name} must be one or two positive integers (height, width), got {value!r}.")
             object.__setattr__(self, name, pair)
+        if self.stem is not None:
+            object.__setattr__(self, "stem", tuple(self.stem))
+            if len(self.stem) > 4 or any(not isinstance(n, int) or n < 1 for n in self.stem):
+                raise UserError(f"stem must be up to four positive numbers of units per stage, got {self.stem!r}.")
         choices = {
-            "pool": ("cls", "mean", "none"),
-            "position": ("learned", "sincos2d", "none"),
+            "pool": ("cls", "mean", "map", "none"),
+            "position": ("learned", "learned2d", "sincos2d", "none"),
+            "prefix_positions": ("all", "cls", "none"),
             "position_rule": tuple(POSITION_RULES),
-            "gelu": ("tanh", "erf"),
+            "stem_numerics": tuple(STEM_NUMERICS),
+            "mlp": ("gelu", "swiglu"),
+            "gelu": ("tanh", "erf", "quick"),
         }
         for name, known in choices.items():
             value = getattr(self, name)
@@ -81,6 +110,14 @@ class ViTConfig:
             raise UserError(f"embed_dim {self.embed_dim} does not divide into {self.num_heads} heads.")
         if self.pool == "cls" and not self.cls_token:
             raise UserError("pool='cls' needs cls_token=True.")
+        if self.registers < 0 or (self.distilled and not (self.registers and self.cls_token and self.pool == "cls")):
+            raise UserError(
+                "registers must not be negative; distilled=True needs pool='cls' and at least one register."
+            )
+        if self.norm_after_pool and self.pool not in ("cls", "mean"):
+            raise UserError(f"norm_after_pool=True needs pool='cls' or 'mean', not {self.pool!r}.")
+        if self.position == "learned2d" and self.embed_dim % 2:
+            raise UserError(f"learned2d positions need an even embed_dim, got {self.embed_dim}.")
         if min(self.grid) < 1:
             raise UserError(f"image_size {self.image_size} is smaller than one patch of {self.patch_size}.")
         for name in ("drop_path", "dropout", "attention_dropout"):
@@ -90,12 +127,18 @@ class ViTConfig:
     @property
     def grid(self) -> tuple[int, int]:
         """(h, w), the patch grid."""
-        return self.image_size[0] // self.patch_size[0], self.image_size[1] // self.patch_size[1]
+        H, W = self.image_size if self.stem is None else stem_grid(self.image_size, self.stem)
+        return H // self.patch_size[0], W // self.patch_size[1]
 
     @property
     def prefix_tokens(self) -> int:
         """P, the number of tokens before the patches."""
-        return int(self.cls_token)
+        return int(self.cls_token) + self.registers
+
+    @property
+    def position_prefix(self) -> int:
+        """How many rows of the learned 1-D position table come before those of the patches."""
+        return {"all": self.prefix_tokens, "cls": int(self.cls_token), "none": 0}[self.prefix_positions]
 
     @property
     def feature_dim(self) -> int:
@@ -135,7 +178,7 @@ class Attention(nn.Module):
         self.num_heads = config.num_heads
         self.attention_dropout = config.attention_dropout
         self.fused = True  # which kernel computes it, never what is computed; set from outside (train, engines)
-        self.qkv = nn.Linear(D, 3 * D)  # rows [q; k; v], each head-major
+        self.qkv = nn.Linear(D, 3 * D, bias=config.qkv_bias)  # rows [q; k; v], each head-major
         self.proj = nn.Linear(D, D)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -152,17 +195,51 @@ class Attention(nn.Module):
 
 
 class Mlp(nn.Module):
-    """Two dense layers with a GELU between, (B, N, D) -> (B, N, D)."""
+    """Two dense layers with a GELU, or a SwiGLU gate, between; (B, N, D) -> (B, N, D)."""
 
     def __init__(self, config: ViTConfig) -> None:
         super().__init__()
-        self.fc1 = nn.Linear(config.embed_dim, config.mlp_dim)
+        self.gated = config.mlp == "swiglu"
+        self.fc1 = nn.Linear(config.embed_dim, config.mlp_dim * (2 if self.gated else 1))
         self.fc2 = nn.Linear(config.mlp_dim, config.embed_dim)
-        self.approximate = "tanh" if config.gelu == "tanh" else "none"
+        self.gelu = config.gelu
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(self.dropout(F.gelu(self.fc1(x), approximate=self.approximate)))
+        x = self.fc1(x)
+        if self.gated:
+            gate, x = x.chunk(2, dim=-1)  # each (B, N, M)
+            x = F.silu(gate) * x
+        elif self.gelu == "quick":
+            x = x * torch.sigmoid(1.702 * x)
+        else:
+            x = F.gelu(x, approximate="tanh" if self.gelu == "tanh" else "none")
+        return self.fc2(self.dropout(x))
+
+
+class MapPool(nn.Module):
+    """Multi-head attention pooling: a learned query reads all tokens, then an MLP; (B, N, D) -> (B, D).
+
+    Source: arXiv 2106.04560, section 3 (big_vision's MAPHead, VIT_SPEC 1.3).
+    """
+
+    def __init__(self, config: ViTConfig) -> None:
+        super().__init__()
+        D = config.embed_dim
+        self.num_heads = config.num_heads
+        self.probe = nn.Parameter(torch.empty(1, 1, D))
+        self.q = nn.Linear(D, D)
+        self.kv = nn.Linear(D, 2 * D)  # rows [k; v]
+        self.proj = nn.Linear(D, D)
+        self.norm = nn.LayerNorm(D, eps=config.norm_eps)
+        self.mlp = Mlp(config)
+
+    def forward(self, x: Tensor) -> Tensor:
+        B, N, D = x.shape
+        q = self.q(self.probe).reshape(1, 1, self.num_heads, -1).transpose(1, 2).expand(B, -1, -1, -1)  # (B, K, 1, d)
+        k, v = self.kv(x).reshape(B, N, 2, self.num_heads, -1).permute(2, 0, 3, 1, 4)  # each (B, K, N, d)
+        y = self.proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(B, 1, D))
+        return (y + self.mlp(self.norm(y)))[:, 0]
 
 
 class Block(nn.Module):
@@ -207,19 +284,29 @@ class VisionTransformer(nn.Module):
         self.config = config
         D = config.embed_dim
         h, w = config.grid
-        self.patch_embed = nn.Conv2d(config.in_channels, D, config.patch_size, stride=config.patch_size)
+        self.stem = None if config.stem is None else ResNetStem(config.in_channels, config.stem, config.stem_numerics)
+        channels = config.in_channels if self.stem is None else self.stem.out_channels
+        self.patch_embed = nn.Conv2d(channels, D, config.patch_size, stride=config.patch_size, bias=config.patch_bias)
         self.cls_token = nn.Parameter(torch.empty(1, 1, D)) if config.cls_token else None
-        self.pos_embed = (
-            nn.Parameter(torch.empty(1, config.prefix_tokens + h * w, D)) if config.position == "learned" else None
-        )
-        if config.position == "sincos2d":
+        self.registers = nn.Parameter(torch.empty(1, config.registers, D)) if config.registers else None
+        if config.position == "learned":
+            self.pos_embed = nn.Parameter(torch.empty(1, config.position_prefix + h * w, D))
+        elif config.position == "learned2d":
+            self.pos_x, self.pos_y = (nn.Parameter(torch.empty(1, n, D // 2)) for n in (w, h))
+        elif config.position == "sincos2d":
             self.register_buffer("pos_fixed", sincos2d((h, w), D), persistent=False)
+        self.norm_pre = nn.LayerNorm(D, eps=config.norm_eps) if config.pre_norm else None
         self.dropout = nn.Dropout(config.dropout)
         rates = [config.drop_path * i / max(config.depth - 1, 1) for i in range(config.depth)]
         self.blocks: Sequence[Block] = nn.ModuleList(Block(config, rate) for rate in rates)  # type: ignore[assignment]
         self.norm = nn.LayerNorm(D, eps=config.norm_eps)
+        self.map_pool = MapPool(config) if config.pool == "map" else None
         self.pre_logits = nn.Linear(D, config.representation_size) if config.representation_size else None
-        self.head = nn.Linear(config.feature_dim, config.num_classes) if config.num_classes else None
+        self.head = self._new_head() if config.num_classes else None
+        self.head_dist = self._new_head() if config.num_classes and config.distilled else None
+
+    def _new_head(self) -> nn.Linear:
+        return nn.Linear(self.config.feature_dim, self.config.num_classes, bias=self.config.head_bias)
 
     def forward(self, images: Tensor) -> Tensor:
         return self.forward_head(self.forward_features(images))
@@ -233,76 +320,72 @@ class VisionTransformer(nn.Module):
                 f"got {tuple(images.shape[1:])}; load it with image_size=(H, W) to run at another size."
             )
         P = config.prefix_tokens
-        x = self.patch_embed(images).flatten(2).transpose(1, 2)  # (B, h*w, D)
-        if config.position == "sincos2d":  # patches only, the cls token has no position
-            x = x + self.pos_fixed
-        if self.cls_token is not None:
-            x = torch.cat([self.cls_token.expand(x.shape[0], -1, -1), x], dim=1)  # (B, N, D)
-        if self.pos_embed is not None:
-            x = x + self.pos_embed
-        x = self.dropout(x)
+        x = images if self.stem is None else self.stem(images)
+        x = self.patch_embed(x).flatten(2).transpose(1, 2)  # (B, h*w, D)
+        x = self.dropout(self._place(x))
+        if self.norm_pre is not None:
+            x = self.norm_pre(x)
         for block in self.blocks:
             x = block(x)
-        x = self.norm(x)
+        if not config.norm_after_pool:
+            x = self.norm(x)
         return Features(x[:, :P], x[:, P:].unflatten(1, config.grid))
+
+    def _place(self, x: Tensor) -> Tensor:
+        """Patches (B, h*w, D) to all tokens with their positions (B, N, D)."""
+        config = self.config
+        B, Q = x.shape[0], config.position_prefix
+        if config.position == "sincos2d":  # patches only
+            x = x + self.get_buffer("pos_fixed")
+        elif config.position == "learned2d":
+            h, w = config.grid
+            columns, rows = self.pos_x.unsqueeze(1).expand(-1, h, -1, -1), self.pos_y.unsqueeze(2).expand(-1, -1, w, -1)
+            x = x + torch.cat([columns, rows], dim=-1).flatten(1, 2)
+        tokens = [token.expand(B, -1, -1) for token in (self.cls_token, self.registers) if token is not None]
+        if config.position != "learned":
+            return torch.cat([*tokens, x], dim=1)
+        if config.prefix_tokens == Q:
+            return torch.cat([*tokens, x], dim=1) + self.pos_embed
+        x = (
+            torch.cat([*tokens[:Q], x], dim=1) + self.pos_embed
+        )  # Q is 0 or 1 here: the registers come without positions
+        return torch.cat([x[:, :Q], *tokens[Q:], x[:, Q:]], dim=1)
 
     def represent(self, features: Features) -> Tensor:
         """Pooled representation (B, D or R), the input of the head; (B, N, D or R) for pool='none'."""
+        x = self._pool(features, token=0)
+        return x if self.pre_logits is None else torch.tanh(self.pre_logits(x))
+
+    def _pool(self, features: Features, token: int) -> Tensor:
         if self.config.pool == "cls":
-            x = features.prefix[:, 0]
+            x = features.prefix[:, token]
         elif self.config.pool == "mean":
             x = features.patches.mean(dim=(1, 2))
         else:
             x = torch.cat([features.prefix, features.patches.flatten(1, 2)], dim=1)
-        return x if self.pre_logits is None else torch.tanh(self.pre_logits(x))
+        if self.map_pool is not None:
+            x = self.map_pool(x)
+        return self.norm(x) if self.config.norm_after_pool else x
 
     def forward_head(self, features: Features) -> Tensor:
         """Features to logits (B, O), or to the representation where there is no head."""
         x = self.represent(features)
-        return x if self.head is None else self.head(x)
+        if self.head is None:
+            return x
+        if self.head_dist is None:
+            return self.head(x)
+        return (self.head(x) + self.head_dist(self._pool(features, token=1))) / 2
 
-    @torch.no_grad()
     def init_weights(self, seed: int, head_bias: float = 0.0) -> None:
-        """Initialise every parameter as the reference does (VIT_SPEC 1.5): zero head, q, k, v each as its own matrix."""
-        rng = torch.Generator().manual_seed(seed)
-
-        def lecun(weight: Tensor) -> None:  # truncated at 2 sigma; the divisor restores the variance 1 / fan_in
-            std = math.sqrt(1 / weight[0].numel()) / 0.87962566103423978
-            nn.init.trunc_normal_(weight, std=std, a=-2 * std, b=2 * std, generator=rng)
-
-        def xavier(weight: Tensor, fan_out: int) -> None:
-            limit = math.sqrt(6 / (weight.shape[1] + fan_out))
-            nn.init.uniform_(weight, -limit, limit, generator=rng)
-
-        lecun(self.patch_embed.weight)
-        self.patch_embed.bias.zero_()  # type: ignore[union-attr]
-        if self.cls_token is not None:
-            nn.init.zeros_(self.cls_token)
-        if self.pos_embed is not None:
-            nn.init.normal_(self.pos_embed, std=0.02, generator=rng)
-        for block in self.blocks:
-            xavier(block.attn.qkv.weight, fan_out=self.config.embed_dim)  # not 3 D: three separate matrices
-            nn.init.zeros_(block.attn.qkv.bias)
-            xavier(block.attn.proj.weight, fan_out=self.config.embed_dim)
-            nn.init.zeros_(block.attn.proj.bias)
-            for layer in (block.mlp.fc1, block.mlp.fc2):
-                xavier(layer.weight, fan_out=layer.out_features)
-                nn.init.normal_(layer.bias, std=1e-6, generator=rng)
-            for scale in (block.layer_scale1, block.layer_scale2):
-                if scale is not None and self.config.layer_scale is not None:
-                    nn.init.constant_(scale, self.config.layer_scale)
-        for module in self.modules():
-            if isinstance(module, nn.LayerNorm):
-                nn.init.ones_(module.weight)
-                nn.init.zeros_(module.bias)
-        if self.pre_logits is not None:
-            lecun(self.pre_logits.weight)
-            nn.init.zeros_(self.pre_logits.bias)
+        """Initialise every parameter as the reference does, with a zero head of bias ``head_bias``."""
+        initialise(self, seed)
         self.reset_head(head_bias)
 
     @torch.no_grad()
     def reset_head(self, bias: float = 0.0) -> None:
         """Zero the head's kernel and set its bias, as at the start of pre-training and of fine-tuning."""
-        if self.head is not None:
-            nn.init.zeros_(self.head.weight)
-            nn.init.constant_(self.head.bias, bias)
+        for head in (self.head, self.head_dist):
+            if head is not None:
+                nn.init.zeros_(head.weight)
+                if head.bias is not None:
+                    nn.init.constant_(head.bias, bias)

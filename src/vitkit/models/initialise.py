@@ -1,0 +1,76 @@
+"""Random weights as the reference makes them (VIT_SPEC 1.5)."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from vitkit.models.hybrid import StdConv
+
+if TYPE_CHECKING:
+    from vitkit.models.vit import Mlp, VisionTransformer
+
+__all__ = ["initialise"]
+
+
+@torch.no_grad()
+def initialise(model: VisionTransformer, seed: int) -> None:
+    """Fill every parameter but the heads': q, k, v each as its own matrix, every branch of the stem starting as nothing."""
+    config = model.config
+    rng = torch.Generator().manual_seed(seed)
+
+    def lecun(weight: Tensor) -> None:  # truncated at 2 sigma; the divisor restores the variance 1 / fan_in
+        std = math.sqrt(1 / weight[0].numel()) / 0.87962566103423978
+        nn.init.trunc_normal_(weight, std=std, a=-2 * std, b=2 * std, generator=rng)
+
+    def xavier(weight: Tensor, fan_out: int) -> None:
+        limit = math.sqrt(6 / (weight.shape[1] + fan_out))
+        nn.init.uniform_(weight, -limit, limit, generator=rng)
+
+    def mlp(branch: Mlp) -> None:
+        halves = 2 if branch.gated else 1  # two separate matrices, as q, k, v
+        for layer, fan_out in (
+            (branch.fc1, branch.fc1.out_features // halves),
+            (branch.fc2, branch.fc2.out_features),
+        ):
+            xavier(layer.weight, fan_out=fan_out)
+            nn.init.normal_(layer.bias, std=1e-6, generator=rng)
+
+    def zero(*tensors: Tensor | None) -> None:
+        for tensor in tensors:
+            if tensor is not None:
+                nn.init.zeros_(tensor)
+
+    for module in model.modules():
+        if isinstance(module, nn.LayerNorm | nn.GroupNorm):
+            nn.init.ones_(module.weight)
+            nn.init.zeros_(module.bias)
+        elif isinstance(module, StdConv):
+            lecun(module.weight)
+    if model.stem is not None:
+        model.stem.start_as_identity()
+    lecun(model.patch_embed.weight)
+    zero(model.patch_embed.bias, model.cls_token, model.registers)
+    if config.position in ("learned", "learned2d"):
+        for table in (model.pos_embed,) if config.position == "learned" else (model.pos_x, model.pos_y):
+            nn.init.normal_(table, std=0.02, generator=rng)
+    for block in model.blocks:
+        xavier(block.attn.qkv.weight, fan_out=config.embed_dim)  # not 3 D: three separate matrices
+        xavier(block.attn.proj.weight, fan_out=config.embed_dim)
+        zero(block.attn.qkv.bias, block.attn.proj.bias)
+        mlp(block.mlp)
+        for scale in (block.layer_scale1, block.layer_scale2):
+            if scale is not None and config.layer_scale is not None:
+                nn.init.constant_(scale, config.layer_scale)
+    if model.map_pool is not None:
+        pool = model.map_pool
+        for weight in (pool.probe[0], pool.q.weight, pool.kv.weight, pool.proj.weight):
+            xavier(weight, fan_out=1 if weight.shape[0] == 1 else config.embed_dim)
+        zero(pool.q.bias, pool.kv.bias, pool.proj.bias)
+        mlp(pool.mlp)
+    if model.pre_logits is not None:
+        lecun(model.pre_logits.weight)
+        zero(model.pre_logits.bias)
