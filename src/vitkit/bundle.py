@@ -121,6 +121,24 @@ class Bundle:
             )
         return self.preprocess_record
 
+    def require_classes(self) -> None:
+        """Check that the model gives one answer per image.
+
+        Raises:
+            UserError: it has no head, or one that does not give classes.
+        """
+        if self.config.num_classes == 0:
+            raise UserError(
+                "this model has no head: it gives features, not classes. Fine-tune it on labelled images first."
+            )
+        if not self.config.head_bias:
+            raise UserError(
+                "this model's head is a projection into an embedding shared with text, not classes. Fine-tune it on labelled "
+                "images first."
+            )
+        if self.config.pool == "none":
+            raise UserError("this model classifies every token (pool='none'); predicting needs one answer per image.")
+
     def preprocess(self, image: Image.Image | np.ndarray) -> Tensor:
         """A PIL image of any mode, or an array (H, W, C) as in a `.npy` file, to the model's input, float32 (C, H, W)."""
         from vitkit.data.loader import to_tensor
@@ -171,10 +189,7 @@ class Bundle:
         """
         import torch
 
-        if self.config.num_classes == 0:
-            raise UserError("this model has no head, it can give features but not classes.")
-        if self.config.pool == "none":
-            raise UserError("this model classifies every token (pool='none'); predict needs one answer per image.")
+        self.require_classes()
         many: list[Any] = list(images) if isinstance(images, list | tuple) else [images]
         for image in many:
             if not hasattr(image, "getexif") and type(image).__name__ != "ndarray":
@@ -190,8 +205,7 @@ class Bundle:
 
     def _run_model(self, images: Tensor) -> Outputs:
         model = self.model.eval()
-        features = model.represent(model.forward_features(images))
-        return Outputs(features if model.head is None else model.head(features), features)
+        return Outputs(*model.outputs(model.forward_features(images)))
 
     def save(self, path: str | Path) -> Path:
         """Write the bundle to the folder ``path``; an existing bundle there is replaced file by file.

@@ -17,7 +17,7 @@ from vitkit.console import Console
 from vitkit.converters import timm
 from vitkit.converters.engine import encode
 from vitkit.models.vit import VisionTransformer, ViTConfig
-from vitkit.zoo.load import adapt_channels
+from vitkit.zoo.adapt import adapt_channels
 
 
 @pytest.fixture

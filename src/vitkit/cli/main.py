@@ -6,10 +6,7 @@ Exit codes: 0 done, 1 a user's error with one message, 2 wrong usage, 70 a bug (
 from __future__ import annotations
 
 import io
-import json
 import os
-import re
-import shlex
 import sys
 import tempfile
 import traceback
@@ -20,14 +17,27 @@ from typing import Any
 import click
 
 from vitkit import __version__
-from vitkit.config import UserError, did_you_mean, parse_value
-from vitkit.console import Console
+from vitkit.cli import checkpoints
+from vitkit.cli.options import (
+    Duration,
+    Setting,
+    Size,
+    command_line,
+    common,
+    console_for,
+    max_pixels,
+    model_options,
+    print_json,
+    strict,
+)
+from vitkit.config import UserError, did_you_mean
 
 __all__ = ["cli", "main"]
 
 SECTIONS = (
     ("Make a classifier", ("audit", "finetune", "demo")),
     ("Use it", ("predict", "evaluate")),
+    ("Published models", ("convert", "verify")),
     ("This machine", ("doctor",)),
 )
 PAGE = """\
@@ -37,7 +47,8 @@ vit {version}: Vision Transformers, from a folder of photos to a classifier you 
   vit predict runs/photos/model new/*.jpg -o answers.csv
 
 {sections}
-  A model M is a bundle folder (runs/photos/model) or a .safetensors or .npz checkpoint.
+  A model M is a bundle folder (runs/photos/model), or a checkpoint file or folder of Google, timm, Hugging Face,
+  torchvision, DeiT, DINO, DINOv2, MAE or OpenCLIP, or a name of `vit models`.
   DATA is a folder of class folders, one with train/ and val/ or test/ inside,
   a CSV or Parquet table, a tar file, or `digits`.
   Everywhere: --json prints results as JSON, --offline opens no socket. `vit COMMAND --help` says more.
@@ -64,89 +75,6 @@ class _Page(click.Group):
             ) from None
 
 
-class _Duration(click.ParamType[float]):
-    name = "duration"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh]?)", str(value))
-        if not match or float(match[1]) == 0:
-            self.fail(f"{value!r} is not a duration; write 90s, 10m or 2h.", param, ctx)
-        return float(match[1]) * {"s": 1, "m": 60, "h": 3600, "": 1}[match[2]]
-
-
-class _Size(click.ParamType[tuple[int, int]]):
-    name = "size"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
-        match = re.fullmatch(r"(\d+)(?:x(\d+))?", str(value))
-        if not match or int(match[1]) == 0 or match[2] == "0":
-            self.fail(f"{value!r} is not a size; write N or HxW, for example 224 or 192x320.", param, ctx)
-        return int(match[1]), int(match[2] or match[1])
-
-
-class _Pixels(click.ParamType[int]):
-    name = "pixels"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([mg]?)p?", str(value).lower())
-        if not match or (pixels := round(float(match[1]) * {"": 1, "m": 10**6, "g": 10**9}[match[2]])) < 1:
-            self.fail(f"{value!r} is not a number of pixels; write 200000000, 200M or 200MP.", param, ctx)
-        return pixels
-
-
-class _Setting(click.ParamType[tuple[str, Any]]):
-    name = "name=value"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, Any]:
-        key, equals, text = str(value).partition("=")
-        if not key or not equals:
-            self.fail(f"{value!r} is not of the form name=value.", param, ctx)
-        parsed = parse_value(text)
-        if isinstance(parsed, list):
-            parsed = tuple(parsed)
-        return key, parsed
-
-
-def _common(command: Any) -> Any:
-    for option in (
-        click.option(
-            "--json", "as_json", is_flag=True, help="Print results as JSON on stdout, everything else on stderr."
-        ),
-        click.option("--offline", is_flag=True, help="Open no socket."),
-    ):
-        command = option(command)
-    return command
-
-
-def _strict(command: Any) -> Any:
-    text = "Fail on the first file that cannot be used, instead of listing it."
-    return click.option("--strict", is_flag=True, help=text)(command)
-
-
-def _max_pixels(command: Any) -> Any:
-    return click.option(
-        "--max-pixels", type=_Pixels(), default="100M", show_default=True, metavar="N",
-        help="Larger images are listed without being decoded: 200000000, 200M or 200MP.",
-    )(command)  # fmt: skip
-
-
-def _model_options(command: Any) -> Any:
-    return click.option(
-        "--override", "overrides", type=_Setting(), multiple=True, metavar="NAME=VALUE",
-        help="What the weights cannot tell: num_heads=4, image_size=[96,160], mean=[0.5,0.5,0.5], ...",
-    )(command)  # fmt: skip
-
-
-def _console(as_json: bool, offline: bool) -> Console:
-    if offline:
-        os.environ["HF_HUB_OFFLINE"] = "1"
-    return Console(sys.stderr if as_json else sys.stdout)
-
-
-def _print_json(value: Any) -> None:
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
-
-
 @click.group(cls=_Page, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, "-V", "--version", message="vit %(version)s")
 def cli() -> None:
@@ -159,10 +87,10 @@ def cli() -> None:
 @click.option("--out", metavar="RUN", help="Run folder. [default: runs/<data>, numbered]")
 @click.option("--val", metavar="DATA", help="Validation images; without them a stratified part is held out.")
 @click.option(
-    "--budget", type=_Duration(), metavar="TIME", help="Time that the run may take, by its own estimate: 90s, 10m, 2h."
+    "--budget", type=Duration(), metavar="TIME", help="Time that the run may take, by its own estimate: 90s, 10m, 2h."
 )
 @click.option("--epochs", type=float, metavar="N", help="Passes over the training images, instead of the recipe's.")
-@click.option("--image-size", type=_Size(), metavar="N|HxW", help="Size to run at, instead of the model's own.")
+@click.option("--image-size", type=Size(), metavar="N|HxW", help="Size to run at, instead of the model's own.")
 @click.option(
     "--fit", default="auto", show_default=True, metavar="auto|crop|squash|pad", help="How images fit that size."
 )
@@ -183,14 +111,14 @@ def cli() -> None:
 )
 @click.option("--channels", type=click.IntRange(1, 64), default=3, show_default=True, metavar="N",
               help="3: every image becomes RGB. Else images (.npy, TIFF, ...) must have N channels.")  # fmt: skip
-@click.option("--set", "settings", type=_Setting(), multiple=True, metavar="NAME=VALUE",
+@click.option("--set", "settings", type=Setting(), multiple=True, metavar="NAME=VALUE",
               help="Change the recipe: lr=3e-4, smoothing=0, ema=0.99, ... (see plan.json of a run).")  # fmt: skip
 @click.option("--plan", metavar="RUN", help="Use the split, recipe and measured choices of another run.")
 @click.option("--resume", metavar="RUN", help="Go on with a stopped run.")
-@_strict
-@_max_pixels
-@_model_options
-@_common
+@strict
+@max_pixels
+@model_options
+@common
 def finetune(data: str | None, as_json: bool, offline: bool, settings: Any, overrides: Any, **options: Any) -> None:
     """Fine-tune a Vision Transformer on DATA: class folders, a CSV, Parquet or tar file, or `digits`.
 
@@ -205,12 +133,12 @@ def finetune(data: str | None, as_json: bool, offline: bool, settings: Any, over
         data,
         settings=dict(settings),
         overrides=dict(overrides),
-        command=_command_line(),
-        console=_console(as_json, offline),
+        command=command_line(),
+        console=console_for(as_json, offline),
         **options,
     )
     if as_json:
-        _print_json(
+        print_json(
             {"run": str(result.run), "bundle": str(result.bundle), "report": str(result.report), **result.headline}
         )
 
@@ -222,14 +150,14 @@ def finetune(data: str | None, as_json: bool, offline: bool, settings: Any, over
 @click.option(
     "--fit", default="auto", show_default=True, metavar="auto|crop|squash|pad", help="How images are to be fitted."
 )
-@click.option("--image-size", type=_Size(), metavar="N|HxW", help="Size to fit to, instead of the model's own.")
+@click.option("--image-size", type=Size(), metavar="N|HxW", help="Size to fit to, instead of the model's own.")
 @click.option("--workers", type=click.IntRange(min=1), default=2, show_default=True, help="Threads that open files.")
 @click.option("--channels", type=click.IntRange(1, 64), default=3, show_default=True, metavar="N",
               help="Channels that images must have; 3: every image becomes RGB.")  # fmt: skip
-@_strict
-@_max_pixels
-@_model_options
-@_common
+@strict
+@max_pixels
+@model_options
+@common
 def audit(data: str, as_json: bool, offline: bool, overrides: Any, **options: Any) -> None:
     """Open every image of DATA once and tell what is broken, doubled, leaked between splits, skewed or mislabelled.
 
@@ -238,14 +166,10 @@ def audit(data: str, as_json: bool, offline: bool, overrides: Any, **options: An
     from vitkit.jobs.audit import audit as job
 
     result = job(
-        data, overrides=dict(overrides), command=_command_line(), console=_console(as_json, offline), **options
+        data, overrides=dict(overrides), command=command_line(), console=console_for(as_json, offline), **options
     )
     if as_json:
-        _print_json(result.facts)
-
-
-def _command_line() -> str:
-    return " ".join(["vit", *map(shlex.quote, sys.argv[1:])])
+        print_json(result.facts)
 
 
 @cli.command(short_help="Classify files, folders and globs to CSV or JSON lines.")
@@ -254,16 +178,16 @@ def _command_line() -> str:
 @click.option("-o", "--out", metavar="FILE", help=".csv or .jsonl file. [default: CSV on stdout]")
 @click.option("--top", default=1, show_default=True, metavar="K", help="Classes per image.")
 @click.option("--workers", type=click.IntRange(min=1), default=2, show_default=True, help="Threads that decode images.")
-@_strict
-@_max_pixels
-@_model_options
-@_common
+@strict
+@max_pixels
+@model_options
+@common
 def predict(model: str, paths: Sequence[str], as_json: bool, offline: bool, overrides: Any, **options: Any) -> None:
     """Classify the images in PATHS (files, folders, globs, tables) with the model M, one row per image in input order."""
     from vitkit.jobs.predict import predict as job
 
     to_stdout = options["out"] is None
-    console = _console(as_json or to_stdout, offline)
+    console = console_for(as_json or to_stdout, offline)
     stream = sys.stdout if to_stdout and not as_json else None
     result = job(model, paths, overrides=dict(overrides), stream=stream, console=console, **options)
     if as_json:
@@ -275,7 +199,7 @@ def predict(model: str, paths: Sequence[str], as_json: bool, offline: bool, over
             for path, p in result.predictions
         ]  # fmt: skip
         skipped = [{"path": path, "reason": reason} for path, reason in result.skipped]
-        _print_json({"written": result.written, "out": options["out"], "predictions": found, "skipped": skipped})
+        print_json({"written": result.written, "out": options["out"], "predictions": found, "skipped": skipped})
 
 
 @cli.command(short_help="Score a model on labelled images.")
@@ -283,17 +207,17 @@ def predict(model: str, paths: Sequence[str], as_json: bool, offline: bool, over
 @click.argument("data")
 @click.option("--split", metavar="NAME", help="train, val, test or all. [default: test, else val, else all]")
 @click.option("--workers", type=click.IntRange(min=1), default=2, show_default=True, help="Threads that decode images.")
-@_strict
-@_max_pixels
-@_model_options
-@_common
+@strict
+@max_pixels
+@model_options
+@common
 def evaluate(model: str, data: str, as_json: bool, offline: bool, overrides: Any, **options: Any) -> None:
     """Score the model M on DATA with its own preprocessing; classes are matched by name."""
     from vitkit.jobs.evaluate import evaluate as job
 
-    rows = job(model, data, overrides=dict(overrides), console=_console(as_json, offline), **options)
+    rows = job(model, data, overrides=dict(overrides), console=console_for(as_json, offline), **options)
     if as_json:
-        _print_json([row.to_dict() for row in rows])
+        print_json([row.to_dict() for row in rows])
         return
     for row in rows:
         interval = "" if row.low is None else f"  [{row.low:.6f}, {row.high:.6f}]"
@@ -303,27 +227,31 @@ def evaluate(model: str, data: str, as_json: bool, offline: bool, overrides: Any
 @cli.command(short_help="The main job on embedded data: digits as PNG files, fine-tune, predict.")
 @click.option("--out", default="runs/demo", show_default=True, metavar="DIR", help="Folder for data and run.")
 @click.option("--seed", default=0, show_default=True, help="Equal seeds give equal results.")
-@_common
+@common
 def demo(out: str, seed: int, as_json: bool, offline: bool) -> None:
     """Write scikit-learn's digits as PNG files in class folders, fine-tune on them, predict on some."""
     from vitkit.jobs.demo import demo as job
 
-    result = job(out, seed=seed, console=_console(as_json, offline))
+    result = job(out, seed=seed, console=console_for(as_json, offline))
     if as_json:
-        _print_json(
+        print_json(
             {"run": str(result.run), "bundle": str(result.bundle), "report": str(result.report), **result.headline}
         )
 
 
 @cli.command(short_help="Versions, processor, memory, and what vitkit would use.")
-@_common
+@common
 def doctor(as_json: bool, offline: bool) -> None:
     """Print the environment: attach it to a bug report."""
     from vitkit.jobs.doctor import doctor as job
 
-    facts = job(console=_console(as_json, offline))
+    facts = job(console=console_for(as_json, offline))
     if as_json:
-        _print_json(facts)
+        print_json(facts)
+
+
+for _command in (checkpoints.convert, checkpoints.verify):
+    cli.add_command(_command)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from vitkit.config import UserError, did_you_mean
+from vitkit.data.classnames import class_indices
 from vitkit.data.containers import ImageSource
 
 __all__ = ["SPLIT_NAMES", "Sample", "Source", "listed", "match_classes"]
@@ -54,8 +55,7 @@ def match_classes(source: Source, classes: Sequence[str]) -> Source:
     Raises:
         UserError: the data has images of a class that the model does not know.
     """
-    known = {name: number for number, name in enumerate(classes)}
-    index = [known.get(name, -1) for name in source.classes]
+    index = class_indices(classes, source.classes)
     if -1 in index:  # a list of classes may hold more than there are images of
         seen = {label for split in source.splits.values() for s in split for label in s.labels or (s.label,)}
         if unknown := [name for i, name in enumerate(source.classes) if index[i] < 0 and i in seen]:
@@ -73,7 +73,7 @@ def match_classes(source: Source, classes: Sequence[str]) -> Source:
         ]
         for split, samples in source.splits.items()
     }
-    absent = [name for name in classes if name not in source.classes]
+    absent = [name for number, name in enumerate(classes) if number not in index]
     notes = (*source.notes, f"no images of {len(absent)} of the model's classes: {listed(absent)}") if absent else ()
     return dataclasses.replace(source, classes=tuple(classes), splits=splits, notes=notes or source.notes)
 

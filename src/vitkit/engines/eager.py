@@ -63,8 +63,7 @@ class EagerEngine:
                 self.device, copy=True
             )  # a slice's alignment may choose another kernel than a fresh tensor's
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-                features = self.model.represent(self.model.forward_features(part))
-                logits = features if self.model.head is None else self.model.head(features)
+                logits, features = self.model.outputs(self.model.forward_features(part))
             results.append((logits[:count].float().cpu(), features[:count].float().cpu()))
         return Outputs(*(torch.cat(parts) for parts in zip(*results, strict=True)))
 

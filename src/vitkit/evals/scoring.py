@@ -44,8 +44,7 @@ def classify_stream(
     bundle: Bundle, sources: Sequence[ImageSource], workers: int, max_pixels: int = MAX_PIXELS
 ) -> Iterator[Outputs | ImageError]:
     """Yield logits (O,) and features (D,) of each image in input order, or its error."""
-    if bundle.config.num_classes == 0:
-        raise UserError("this model has no head: it gives features, not classes. Fine-tune it first.")
+    bundle.require_classes()
     engine = bundle.run if isinstance(bundle.run, EagerEngine) else EagerEngine(bundle.model)
     yield from stream(engine, bundle.require_preprocess(), sources, workers=workers, max_pixels=max_pixels)
 

@@ -16,7 +16,8 @@ from vitkit.finetuning.arguments import Arguments
 from vitkit.finetuning.data import TaskData
 from vitkit.models.vit import VisionTransformer
 from vitkit.recipes.finetune import Plan, scratch_config
-from vitkit.zoo.load import adapt_channels, load_model
+from vitkit.zoo.adapt import adapt_channels
+from vitkit.zoo.load import load_model
 
 __all__ = ["choose_preprocess", "describe_size", "load_backbone", "with_new_head"]
 
@@ -102,9 +103,10 @@ def choose_preprocess(
 
 def with_new_head(backbone: Bundle, classes: int, bias: Tensor | None = None) -> VisionTransformer:
     """The backbone with a head for the data's classes, zero but for its ``bias`` (O,)."""
-    config = dataclasses.replace(backbone.config, num_classes=classes)
+    config = dataclasses.replace(backbone.config, num_classes=classes, head_bias=True, distilled=False)
     model = VisionTransformer(config)
-    state = {name: t for name, t in backbone.model.state_dict().items() if not name.startswith("head.")}
+    old_heads = ("head.", "head_dist.")
+    state = {name: t for name, t in backbone.model.state_dict().items() if not name.startswith(old_heads)}
     model.load_state_dict(state, strict=False)
     model.reset_head()
     if bias is not None:

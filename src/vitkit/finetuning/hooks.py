@@ -26,7 +26,7 @@ from vitkit.models.lora import plain_state
 from vitkit.models.vit import VisionTransformer
 from vitkit.recipes.finetune import Plan
 from vitkit.train import StepReport
-from vitkit.zoo.load import resize
+from vitkit.zoo.adapt import resize
 
 __all__ = ["RunHooks"]
 

@@ -32,7 +32,8 @@ from vitkit.models.lora import plain_state
 from vitkit.models.vit import VisionTransformer
 from vitkit.report import write_report
 from vitkit.unknown import FALSE_ALARMS, Unknown, fit_unknown
-from vitkit.zoo.load import load_model, resize
+from vitkit.zoo.adapt import resize
+from vitkit.zoo.load import load_model
 
 __all__ = ["check_earlier", "finish", "probe_candidate", "release", "tuned_candidate"]
 

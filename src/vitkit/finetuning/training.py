@@ -16,7 +16,7 @@ from vitkit.models.lora import add_lora
 from vitkit.models.vit import VisionTransformer
 from vitkit.recipes.finetune import FinetuneRecipe, Plan
 from vitkit.train import start, train
-from vitkit.zoo.load import resize
+from vitkit.zoo.adapt import resize
 
 __all__ = ["run_training", "trainable_copy"]
 

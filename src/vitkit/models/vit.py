@@ -369,12 +369,16 @@ class VisionTransformer(nn.Module):
 
     def forward_head(self, features: Features) -> Tensor:
         """Features to logits (B, O), or to the representation where there is no head."""
+        return self.outputs(features)[0]
+
+    def outputs(self, features: Features) -> tuple[Tensor, Tensor]:
+        """(what `forward_head` gives, what `represent` gives)."""
         x = self.represent(features)
         if self.head is None:
-            return x
+            return x, x
         if self.head_dist is None:
-            return self.head(x)
-        return (self.head(x) + self.head_dist(self._pool(features, token=1))) / 2
+            return self.head(x), x
+        return (self.head(x) + self.head_dist(self._pool(features, token=1))) / 2, x
 
     def init_weights(self, seed: int, head_bias: float = 0.0) -> None:
         """Initialise every parameter as the reference does, with a zero head of bias ``head_bias``."""

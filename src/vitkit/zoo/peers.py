@@ -1,0 +1,127 @@
+"""Comparison with an independent implementation of the same model, where its library is installed.
+
+The product needs none of these libraries. Each gets the weights by its own strict loader: the file's own tensors where the
+file is in the library's layout, else what our converter writes.
+"""
+
+from __future__ import annotations
+
+import importlib
+import tempfile
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vitkit.bundle import Bundle
+from vitkit.config import UserError
+from vitkit.converters import timm, torchvision
+from vitkit.converters.engine import encode
+from vitkit.zoo.recognise import Recognised
+from vitkit.zoo.write import write_checkpoint
+
+__all__ = ["Compared", "NotCompared", "compare_with_peer"]
+
+
+class NotCompared(Exception):
+    """Why there is nothing to compare with; a fact to print, not an error."""
+
+
+@dataclass(frozen=True)
+class Compared:
+    """Outputs of two implementations on noise images."""
+
+    library: str  # with its version
+    model: str
+    difference: float  # max |difference|
+    scale: float  # max |output|
+
+
+def compare_with_peer(bundle: Bundle, found: Recognised | None) -> Compared:
+    """Compare the outputs of a model with those of the library that the checkpoint is from, else of timm.
+
+    Raises:
+        NotCompared: the library is not installed, or has no such model.
+    """
+    layout = found.format.NAME if found else ""
+    run = _hugging_face if layout.startswith("huggingface") else _torchvision if layout == "torchvision" else _timm
+    config = bundle.config
+    images = torch.randn(2, config.in_channels, *config.image_size, generator=torch.Generator().manual_seed(0))
+    try:
+        library, model, theirs = run(bundle, found)
+    except UserError as error:
+        raise NotCompared(str(error)) from None
+    with torch.inference_mode():
+        ours, other = bundle.model(images), theirs(images)
+    return Compared(library, model, (ours - other).abs().max().item(), ours.abs().max().item())
+
+
+def _import(name: str) -> ModuleType:
+    """A library that may be absent, or broken: either way there is nothing to compare with."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return importlib.import_module(name)
+    except ImportError as error:
+        raise NotCompared(f"{name} is not installed ({error})") from None
+    except Exception as error:  # a torchvision of another torch fails in ways of its own
+        raise NotCompared(f"{name} is installed but cannot be imported ({error})") from None
+
+
+Peer = tuple[str, str, Callable[[Tensor], Tensor]]
+
+
+def _timm(bundle: Bundle, found: Recognised | None) -> Peer:
+    library = _import("timm")
+    own = dict(bundle.model.state_dict())
+    config, state = timm.prepare(bundle.config, own)
+    told: dict[str, Any] = timm.write_sidecars(config, bundle.preprocess_record, None)["config.json"]
+    model = library.create_model(told["architecture"], pretrained=False, num_classes=config.num_classes, **told["model_args"])
+    state = encode(state, timm.rules(config))
+    if found is not None and found.format.NAME == "timm" and not found.ignored:
+        state = found.file.read()
+        if set(state) != set(model.state_dict()):  # an older spelling, or wrapped
+            state = found.format.normalise(state)
+    model.load_state_dict(state, strict=True)
+    return f"timm {library.__version__}", told["architecture"], model.eval()
+
+
+def _torchvision(bundle: Bundle, found: Recognised | None) -> Peer:
+    assert found is not None
+    library = _import("torchvision.models.vision_transformer")
+    c = bundle.config
+    model = library.VisionTransformer(
+        c.image_size[0], c.patch_size[0], c.depth, c.num_heads, c.embed_dim, c.mlp_dim,
+        num_classes=c.num_classes, representation_size=c.representation_size or None,
+    )  # fmt: skip
+    model.load_state_dict(encode(dict(bundle.model.state_dict()), torchvision.rules(c)), strict=True)
+    return f"torchvision {_import('torchvision').__version__}", "VisionTransformer", model.eval()
+
+
+def _hugging_face(bundle: Bundle, found: Recognised | None) -> Peer:
+    library = _import("transformers")
+    with tempfile.TemporaryDirectory() as folder:
+        write_checkpoint(bundle, Path(folder), "huggingface")
+        from vitkit.config import read_json
+
+        name = read_json(Path(folder) / "config.json")["architectures"][0]
+        model, loading = getattr(library, name).from_pretrained(folder, local_files_only=True, output_loading_info=True)
+    wrong = sorted(str(key) for kind in ("missing_keys", "unexpected_keys", "mismatched_keys") for key in loading[kind])
+    if wrong:
+        raise NotCompared(f"transformers' {name} did not take all tensors: {', '.join(wrong[:3])}")
+    config = bundle.config
+
+    def run(images: Tensor) -> Tensor:
+        outputs = model.eval()(pixel_values=images)
+        if config.num_classes:
+            return outputs.image_embeds if hasattr(outputs, "image_embeds") else outputs.logits
+        if outputs.pooler_output is not None and (config.representation_size or config.pool == "map"):
+            return outputs.pooler_output
+        return outputs.last_hidden_state[:, 0]
+
+    return f"transformers {library.__version__}", name, run

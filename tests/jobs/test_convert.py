@@ -1,0 +1,138 @@
+"""`vit convert`: every target, the same function read back, and refusal where a bare file would be another one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+import vitkit
+from shared import shared_data
+from vitkit.bundle import Bundle
+from vitkit.config import UserError, read_json
+from vitkit.data.pixels import Preprocess
+from vitkit.jobs.convert import convert
+from vitkit.models.vit import VisionTransformer, ViTConfig
+from vitkit.zoo.write import TARGETS, largest_difference
+
+EXPRESSIBLE = {
+    "google": {"gelu": "tanh"},
+    "big_vision": {"gelu": "tanh", "position_rule": "bilinear_align_corners", "prefix_positions": "none"},
+    "timm": {"gelu": "erf", "position_rule": "bicubic_antialias"},
+    "torchvision": {"gelu": "erf", "position_rule": "bicubic_align_corners"},
+}
+EXTENSION = {"google": ".npz", "big_vision": ".npz", "timm": ".safetensors", "torchvision": ".pth"}
+
+
+def bundle_at(path: Path, **changes: object) -> Path:
+    config = ViTConfig(
+        **{
+            **{"embed_dim": 64, "depth": 2, "num_heads": 1, "mlp_dim": 96, "patch_size": (4, 4), "image_size": (16, 16)},
+            **{"num_classes": 3, "gelu": "erf"},
+            **changes,
+        }  # type: ignore[arg-type]
+    )
+    model = VisionTransformer(config)
+    rng = torch.Generator().manual_seed(0)
+    for parameter in model.parameters():
+        parameter.data = 0.4 * torch.randn(parameter.shape, generator=rng)
+    record = Preprocess(config.image_size, fit="squash", interpolation="bilinear")
+    Bundle(model.eval(), record, classes=("ant", "bee", "cat"), source="a test", licence="CC0-1.0").save(path)
+    return path
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("gelu", ["erf", "tanh"])
+def test_a_folder_of_every_format_is_the_same_model_with_all_that_belongs_to_it(
+    target: str, gelu: str, tmp_path: Path
+) -> None:
+    source = bundle_at(tmp_path / "own", gelu=gelu)
+    result = convert(source, tmp_path / "there", to=target)
+    original, back = vitkit.load(source), vitkit.load(tmp_path / "there")
+    difference, scale = largest_difference(original.model, back.model)
+    assert difference < 1e-5 < scale
+    assert result.difference == difference
+    assert back.classes == ("ant", "bee", "cat")
+    assert back.preprocess_record == original.preprocess_record
+    assert (back.source, back.licence) == ("a test", "CC0-1.0")
+    image = Image.new("RGB", (20, 30), (200, 30, 60))
+    assert back.predict(image)[0].classes == original.predict(image)[0].classes
+    assert all(path.is_file() for path in result.files)
+
+
+@pytest.mark.parametrize("target", EXPRESSIBLE)
+def test_a_bare_file_is_written_where_the_format_says_it_all(
+    target: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    changes = dict(EXPRESSIBLE[target])
+    source = bundle_at(tmp_path / "own", **changes)
+    file = tmp_path / f"bare{EXTENSION[target]}"
+    assert convert(source, file, to=target).files == (file,)
+    assert "a bare file has no place for preprocessing and class names" in capsys.readouterr().err
+    assert largest_difference(vitkit.load(source).model, vitkit.load(file).model)[0] < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("target", "changes", "found"),
+    [
+        ("google", {"gelu": "erf"}, "gelu is tanh there and erf in this model"),
+        ("google", {"gelu": "tanh", "norm_eps": 1e-12}, "norm_eps is 1e-06 there and 1e-12"),
+        ("timm", {"gelu": "tanh"}, "gelu is erf there and tanh"),
+        ("timm", {"gelu": "erf", "position_rule": "bicubic_antialias", "num_heads": 4}, "num_heads is 1 there and 4"),
+        ("torchvision", {"gelu": "tanh"}, "gelu is erf there and tanh"),
+    ],
+)
+def test_a_bare_file_that_would_be_another_function_is_refused_naming_what_would_be_lost(
+    target: str, changes: dict[str, object], found: str, tmp_path: Path
+) -> None:
+    source = bundle_at(tmp_path / "own", **changes)
+    file = tmp_path / f"bare{EXTENSION[target]}"
+    with pytest.raises(UserError, match=found):
+        convert(source, file, to=target)
+    assert not file.exists()
+
+
+def test_what_a_format_cannot_hold_is_refused_by_name(tmp_path: Path) -> None:
+    source = bundle_at(tmp_path / "own", registers=2)
+    with pytest.raises(UserError, match="registers"):
+        convert(source, tmp_path / "there", to="torchvision")
+    assert not (tmp_path / "there").exists()
+
+
+def test_mistakes_are_told_before_anything_is_written(tmp_path: Path) -> None:
+    source = bundle_at(tmp_path / "own")
+    with pytest.raises(UserError, match=r"unknown format 'tim'\. Did you mean 'timm'"):
+        convert(source, tmp_path / "x", to="tim")
+    with pytest.raises(UserError, match=r"written as \.npz files"):
+        convert(source, tmp_path / "x.safetensors", to="google")
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x" / "mine.txt").write_text("keep")
+    with pytest.raises(UserError, match="exists"):
+        convert(source, tmp_path / "x", to="timm")
+    convert(source, tmp_path / "x", to="timm", force=True)
+    assert (tmp_path / "x" / "mine.txt").read_text() == "keep"
+
+
+def test_the_folder_says_what_the_format_cannot(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    convert(bundle_at(tmp_path / "own"), tmp_path / "there", to="google")
+    assert "other programs that read model.npz alone compute another function: gelu" in capsys.readouterr().err
+    told = read_json(tmp_path / "there" / "vitkit.json")
+    assert (told["layout"], told["weights"], told["model"]["gelu"]) == ("google", "model.npz", "erf")
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_the_shared_checkpoint_survives_every_format(target: str, tmp_path: Path) -> None:
+    source = shared_data("deit_tiny", "deit_tiny_patch16_224.safetensors")
+    convert(source, tmp_path / "there", to=target)
+    original, back = vitkit.load(source), vitkit.load(tmp_path / "there")
+    assert largest_difference(original.model, back.model)[0] < 1e-5
+    assert back.preprocess_record == original.preprocess_record
+    assert back.classes == original.classes
+
+
+def test_the_shared_checkpoint_is_no_bare_official_file(tmp_path: Path) -> None:
+    source = shared_data("deit_tiny", "deit_tiny_patch16_224.safetensors")
+    with pytest.raises(UserError, match="gelu is tanh there and erf in this model"):
+        convert(source, tmp_path / "bare.npz", to="google")

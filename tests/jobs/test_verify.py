@@ -1,0 +1,81 @@
+"""`vit verify`: what it recognises, what it warns of, and that a wrong model does not pass."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from peers import peer
+from shared import shared_data
+from vitkit.config import UserError
+from vitkit.jobs.verify import verify
+from vitkit.zoo.load import load_model
+
+
+def test_a_bare_file_is_described_and_what_it_lacks_is_warned_of(
+    backbone: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    result = verify(backbone)
+    out, err = capsys.readouterr()
+    assert result.layout == "timm"
+    assert f"all {result.tensors} tensors of the image model matched, 0 others left out" in out
+    assert "norm epsilon 1e-06, pool cls (told by the tensors' names and shapes)" in out
+    assert "learned, 4x4 of 16x16 pixels; to other sizes by the rule bicubic_antialias" in out
+    assert "assumed 1 heads of width 64" in err
+    assert "nothing says how images were prepared" in err
+    assert "10 outputs without class names" in err
+    with pytest.raises(UserError, match="not verified: assumed 1 heads"):
+        verify(backbone, strict=True)
+
+
+def test_the_self_test_compares_with_timm(backbone: Path) -> None:
+    peer("timm")
+    assert "timm 1" in verify(backbone).checks["self-test"]
+    assert "outputs differ by at most" in verify(backbone).checks["self-test"]
+
+
+def test_a_zero_head_a_projection_and_odd_numbers_are_warned_of(backbone: Path, tmp_path: Path) -> None:
+    state = load_file(backbone)
+    state["head.weight"].zero_()
+    path = tmp_path / "zero.safetensors"
+    save_file(state, path)
+    assert any("all zeros" in warning for warning in verify(path).warnings)
+    bundle = load_model(backbone, mean=(0.1, 0.2, 0.3), std=(0.5, 0.5, 0.5))
+    bundle.save(tmp_path / "odd")
+    assert any("unusual mean (0.1, 0.2, 0.3)" in warning for warning in verify(tmp_path / "odd").warnings)
+    load_model(backbone, mean=(0.5,) * 3, std=(0.5,) * 3, image_size=18).save(tmp_path / "cut")
+    assert any("2 rows and 2 columns of pixels are not seen" in w for w in verify(tmp_path / "cut").warnings)
+
+
+def test_half_precision_is_told(backbone: Path, tmp_path: Path) -> None:
+    path = tmp_path / "half.safetensors"
+    save_file({name: tensor.half() for name, tensor in load_file(backbone).items()}, path)
+    result = verify(path)
+    assert any("stored as float16" in warning for warning in result.warnings)
+    assert load_model(path).model.head.weight.dtype == torch.float32
+
+
+def test_the_result_is_json(backbone: Path) -> None:
+    assert json.loads(json.dumps(verify(backbone).to_dict()))["config"]["embed_dim"] == 64
+
+
+def test_the_shared_checkpoint_is_proved() -> None:
+    result = verify(shared_data("deit_tiny", "deit_tiny_patch16_224.safetensors"))
+    assert "differ by at most" in result.checks["reference"]
+    assert result.checks["sha256"].startswith("95d02226")
+    assert result.warnings == ()
+    assert result.told_by["preprocess"] == "the zoo's row deit_tiny_patch16_224 (by its checksum)"
+
+
+def test_a_changed_checkpoint_of_the_same_name_is_not_taken_for_the_known_file(tmp_path: Path) -> None:
+    state = load_file(shared_data("deit_tiny", "deit_tiny_patch16_224.safetensors"))
+    state["blocks.3.mlp.fc1.weight"][0, 0] += 1
+    path = tmp_path / "deit_tiny_patch16_224.safetensors"
+    save_file(state, path)
+    result = verify(path)
+    assert result.checks["reference"] == "no reference outputs are known for this file"
+    assert "(by its name and shapes)" in result.told_by["preprocess"]
