@@ -21,21 +21,21 @@ from vitkit.converters.engine import decode
 from vitkit.data.pixels import Preprocess
 from vitkit.models.positions import resample_positions
 from vitkit.models.vit import VisionTransformer, ViTConfig
-from vitkit.weights import fill, read_tensors
+from vitkit.weights.files import open_weights
+from vitkit.weights.fill import fill
 from vitkit.zoo.rows import ROWS, Checkpoint
 
 __all__ = ["adapt_channels", "load_model", "resize"]
 
 MODEL_FIELDS = frozenset(f.name for f in dataclasses.fields(ViTConfig))
 PREPROCESS_FIELDS = frozenset(f.name for f in dataclasses.fields(Preprocess))
-SUFFIXES = (".safetensors", ".npz")
 
 
 def load_model(name: str | Path, **overrides: Any) -> Bundle:
     """Load what the user names. Local paths win over names of the zoo.
 
     Args:
-        name: a bundle folder, a ``.safetensors`` or ``.npz`` file, or a zoo name.
+        name: a bundle folder, a file of weights (``.safetensors``, ``.npz``, ``.pth``, ...), or a zoo name.
         overrides: fields of `ViTConfig` or `Preprocess` that the weights cannot tell; ``image_size`` is the size to run
             at, ``source_image_size`` the size that the stored positions are for.
 
@@ -80,7 +80,7 @@ def load_model(name: str | Path, **overrides: Any) -> Bundle:
 
 
 def _read_checkpoint(path: Path, source_image_size: tuple[int, int] | None, overrides: Mapping[str, Any]) -> Bundle:
-    state = _read_state(path)
+    state = open_weights(path).read()
     names = frozenset(state)
     found = [module for module in _formats() if module.matches(names)]
     if len(found) != 1:
@@ -139,23 +139,6 @@ def _config(
             raise
         raise UserError(f"{path}: its tensors have other shapes than a {module.NAME} Vision Transformer's.") from None
     return config
-
-
-def _read_state(path: Path) -> dict[str, Tensor]:
-    suffix = path.suffix.lower()
-    if suffix == ".safetensors":
-        return read_tensors(path)
-    if suffix == ".npz":
-        import numpy as np
-
-        try:
-            with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-                return {name: torch.from_numpy(arrays[name]) for name in arrays.files}
-        except (OSError, ValueError, EOFError, TypeError) as error:
-            raise UserError(f"{path} is not a whole .npz file of arrays: {error}.") from None
-        except Exception as error:  # zipfile and zlib raise their own types on damaged archives
-            raise UserError(f"{path} is damaged: {error}. Fetch it again.") from None
-    raise UserError(f"{path}: weights are read from {' and '.join(SUFFIXES)} files, and bundles from folders.")
 
 
 def _formats() -> list[ModuleType]:
