@@ -22,7 +22,8 @@ from vitkit import __version__
 from vitkit.config import UserError, from_dict, read_json, write_file, write_json
 from vitkit.data.pixels import Preprocess, prepare
 from vitkit.unknown import Unknown, read_unknown, write_unknown
-from vitkit.weights import fill, read_tensors
+from vitkit.weights.fill import fill
+from vitkit.weights.safetensors_file import read_tensors
 
 if TYPE_CHECKING:
     import numpy as np

@@ -13,7 +13,7 @@ from torch import Tensor
 from vitkit.config import UserError, read_json, write_file, write_json
 from vitkit.models.vit import VisionTransformer
 from vitkit.optim import Ema
-from vitkit.weights import read_tensors
+from vitkit.weights.safetensors_file import read_tensors
 
 __all__ = ["TrainState", "has_checkpoint", "load_checkpoint", "save_checkpoint"]
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from vitkit.config import UserError, write_file
-from vitkit.weights import read_tensors
+from vitkit.weights.safetensors_file import read_tensors
 
 __all__ = ["FALSE_ALARMS", "Unknown", "fit_unknown", "read_unknown", "write_unknown"]
 

@@ -192,7 +192,7 @@ def test_files_of_another_model_or_kind_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no known layout .*conv1\.weight, fc\.bias.*Known: google, timm"):
         load_model(tmp_path / "resnet.safetensors")
     (tmp_path / "model.pth").write_bytes(b"x")
-    with pytest.raises(UserError, match=r"read from \.safetensors and \.npz files, and bundles from folders"):
+    with pytest.raises(UserError, match=r"model\.pth is a text file, not weights; it begins 'x'"):
         load_model(tmp_path / "model.pth")
     with pytest.raises(UserError, match="is not a vitkit bundle"):
         load_model(tmp_path)
