@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from golden import golden_config, golden_image, golden_state
 from vitkit.config import UserError
 from vitkit.converters import google
 from vitkit.converters.engine import decode
@@ -54,34 +55,6 @@ GOLDEN = {
         [[-0.038097, 0.079475, 0.009387, 0.187979, 0.011244], [-0.046546, 0.029920, -0.074894, 0.214529, 0.125022]],
     ),
 }
-
-
-def golden_config(**changes: object) -> ViTConfig:
-    base = ViTConfig(embed_dim=64, depth=2, num_heads=4, mlp_dim=128, image_size=(64, 64), num_classes=5)
-    return dataclasses.replace(base, **changes)  # type: ignore[arg-type]
-
-
-def golden_state(config: ViTConfig) -> dict[str, torch.Tensor]:
-    """The rule of VIT_SPEC 11 over the official names and shapes of a configuration."""
-    shapes = {
-        name: tensor.shape
-        for rule in google.rules(config)
-        for name, tensor in zip(
-            rule.theirs, rule.to_theirs(VisionTransformer(config).state_dict()[rule.ours]), strict=True
-        )
-    }
-    state = {}
-    for rank, name in enumerate(sorted(shapes)):
-        i = np.arange(math.prod(shapes[name]), dtype=np.int64)
-        values = 0.2 * (((i * 7919 + rank * 104729) % 1009) / 504 - 1) + name.endswith("scale")
-        state[name] = torch.from_numpy(values.astype(np.float32).reshape(shapes[name]))
-    return state
-
-
-def golden_image(count: int, size: int) -> torch.Tensor:
-    i = np.arange(count * size * size * 3, dtype=np.int64)
-    values = (((i * 7919) % 1009) / 504 - 1).astype(np.float32).reshape(count, size, size, 3)
-    return torch.from_numpy(values).permute(0, 3, 1, 2)
 
 
 @pytest.mark.parametrize("name", GOLDEN)
