@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from vitkit.config import UserError
-from vitkit.converters import google, timm
+from vitkit.converters import big_vision, google, timm
 from vitkit.converters.engine import decode, encode
 from vitkit.models.vit import VisionTransformer, ViTConfig
 
-FORMATS = (google, timm)
+FORMATS = (big_vision, google, timm)
 CHANGES: dict[str, dict[str, object]] = {
     "cls": {},
     "mean pooling, no cls": {"cls_token": False, "pool": "mean"},
@@ -32,6 +32,8 @@ def tiny(module: ModuleType, **changes: object) -> ViTConfig:
     told = {"gelu": "tanh", "position_rule": "bilinear_align_corners"}
     if module is timm:
         told = {"gelu": "erf", "position_rule": "bicubic_antialias"}
+    if module is big_vision:
+        told["prefix_positions"] = "none"
     base = ViTConfig(
         embed_dim=64, depth=2, num_heads=4, mlp_dim=24, patch_size=(4, 4), image_size=(12, 12), num_classes=5
     )

@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+
+import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from vitkit.config import UserError
-from vitkit.models.positions import POSITION_RULES, resample_positions, sincos2d
+from vitkit.models.positions import (
+    POSITION_RULES,
+    join_axes,
+    resample_axis,
+    resample_patches,
+    resample_positions,
+    sincos2d,
+)
 
 
 def test_sincos_values_of_the_reference() -> None:
@@ -55,3 +67,118 @@ def test_no_guess_about_prefix_tokens_and_rules() -> None:
         resample_positions(table, (14, 14), (7, 7), 1, "bilinear")
     with pytest.raises(UserError, match="Did you mean 'bilinear'"):
         resample_positions(table, (14, 14), (7, 7), 0, "bilinea")
+
+
+def cubic(t: float, a: float = -0.75) -> float:
+    """Keys' kernel with the parameter that PyTorch uses."""
+    t = abs(t)
+    if t <= 1:
+        return (a + 2) * t**3 - (a + 3) * t**2 + 1
+    return a * (t**3 - 5 * t**2 + 8 * t - 4) if t < 2 else 0.0
+
+
+def triangle(t: float) -> float:
+    return max(0.0, 1 - abs(t))
+
+
+def axis_matrix(
+    old: int, new: int, kernel: Callable[[float], float], reach: int, offset: float = 0.0, antialias: bool = False
+) -> np.ndarray:
+    """(new, old) weights of one axis, half-pixel centres.
+
+    Without antialias a point beyond the edge counts for the pixel at the edge; with it the kernel is as wide as the step where
+    that is larger, points beyond the edge do not count, and weights are made to sum to 1.
+    """
+    step = old / (new + offset)
+    width = max(step, 1.0) if antialias else 1.0
+    matrix = np.zeros((new, old))
+    for i in range(new):
+        centre = (i + 0.5) * step - 0.5
+        span = math.ceil(reach * width)
+        for j in range(math.floor(centre) - span, math.floor(centre) + span + 1):
+            weight = kernel((j - centre) / width)
+            if not antialias:
+                matrix[i, min(max(j, 0), old - 1)] += weight
+            elif 0 <= j < old:
+                matrix[i, j] += weight
+    return matrix / matrix.sum(axis=1, keepdims=True) if antialias else matrix
+
+
+RULES_BY_HAND = {
+    "bilinear": {"kernel": triangle, "reach": 1},
+    "bilinear_antialias": {"kernel": triangle, "reach": 1, "antialias": True},
+    "bicubic": {"kernel": cubic, "reach": 2},
+    # DINOv2's interpolate_pos_encoding: scale_factor = (new + 0.1) / old, which PyTorch also uses for the coordinates
+    "bicubic_offset": {"kernel": cubic, "reach": 2, "offset": 0.1},
+}
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [((7, 7), (9, 12)), ((14, 14), (7, 10)), ((5, 8), (16, 3)), ((37, 37), (16, 24))]
+)
+@pytest.mark.parametrize("rule", RULES_BY_HAND)
+def test_rules_against_their_formulas(rule: str, old: tuple[int, int], new: tuple[int, int]) -> None:
+    table = torch.randn(1, 2 + old[0] * old[1], 6, generator=torch.Generator().manual_seed(0))
+    rows, columns = (axis_matrix(o, n, **RULES_BY_HAND[rule]) for o, n in zip(old, new, strict=True))
+    grid = table[0, 2:].double().numpy().reshape(*old, 6)
+    expected = np.einsum("ia,jb,abc->ijc", rows, columns, grid).reshape(-1, 6)
+    out = resample_positions(table, old, new, 2, rule)
+    np.testing.assert_allclose(out[0, 2:].numpy(), expected, atol=5e-5)  # coordinates are in single precision
+    assert torch.equal(out[:, :2], table[:, :2])
+
+
+def test_the_offset_of_dino_is_not_plain_bicubic() -> None:
+    table = torch.randn(1, 37 * 37, 4, generator=torch.Generator().manual_seed(0))
+    plain, shifted = (resample_positions(table, (37, 37), (16, 16), 0, rule) for rule in ("bicubic", "bicubic_offset"))
+    assert (plain - shifted).abs().max() > 0.05
+    for size in range(1, 80):  # the offset never rounds to another size
+        assert resample_positions(table, (37, 37), (size, 80 - size), 0, "bicubic_offset").shape[1] == size * (
+            80 - size
+        )
+
+
+def test_a_table_of_half_precision_stays_so_and_is_resampled_in_single() -> None:
+    table = torch.randn(1, 16, 4, generator=torch.Generator().manual_seed(0))
+    out = resample_positions(table.bfloat16(), (4, 4), (6, 6), 0, "bicubic")
+    assert out.dtype == torch.bfloat16
+    expected = resample_positions(table.bfloat16().float(), (4, 4), (6, 6), 0, "bicubic")
+    assert torch.equal(out, expected.bfloat16())
+
+
+@pytest.mark.parametrize("rule", POSITION_RULES)
+def test_an_axis_of_2d_positions_is_resampled_as_a_grid_that_is_alike_across(rule: str) -> None:
+    axis = torch.randn(1, 7, 4, generator=torch.Generator().manual_seed(0))
+    grid = axis.repeat(1, 5, 1)  # 5 equal rows
+    wide = resample_positions(grid, (5, 7), (5, 11), 0, rule).reshape(5, 11, 4)
+    torch.testing.assert_close(resample_axis(axis, 11, rule)[0], wide[2], atol=2e-6, rtol=0)
+    assert resample_axis(axis, 7, rule) is axis
+
+
+def test_joined_axes_have_the_column_s_half_first() -> None:
+    columns, rows = torch.arange(6.0).reshape(1, 3, 2), 10 + torch.arange(4.0).reshape(1, 2, 2)
+    table = join_axes(columns, rows)
+    assert table.shape == (1, 6, 4)
+    assert table[0, 0].tolist() == [0, 1, 10, 11]
+    assert table[0, 5].tolist() == [4, 5, 12, 13]  # second row, third column
+    assert table[0, 3].tolist() == [0, 1, 12, 13]
+
+
+@pytest.mark.parametrize("new", [(8, 8), (13, 7), (32, 9), (4, 6)])
+def test_resampled_kernels_keep_the_tokens_of_enlarged_patches(new: tuple[int, int]) -> None:
+    rng = torch.Generator().manual_seed(0)
+    kernel = torch.randn(5, 3, 4, 6, generator=rng)
+    patches = torch.randn(7, 3, 4, 6, generator=rng)
+    tokens = F.conv2d(patches, kernel).flatten(1)
+    enlarged = F.interpolate(patches, size=new, mode="bilinear", align_corners=False)
+    resampled = resample_patches(kernel, new)
+    assert resampled.shape == (5, 3, *new)
+    torch.testing.assert_close(F.conv2d(enlarged, resampled).flatten(1), tokens, atol=1e-4, rtol=1e-5)
+
+
+def test_a_shrunk_kernel_is_the_least_squares_solution_and_the_same_size_is_left_alone() -> None:
+    kernel = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    assert resample_patches(kernel, (8, 8)) is kernel
+    rows, columns = (axis_matrix(8, new, triangle, 1) for new in (3, 4))  # without antialias, as the official code
+    resize = np.kron(rows, columns)  # (12, 64)
+    solution, *_ = np.linalg.lstsq(resize.T, kernel.flatten(2).numpy().reshape(6, 64).T, rcond=None)
+    np.testing.assert_allclose(resample_patches(kernel, (3, 4)).reshape(6, 12).numpy(), solution.T, atol=1e-10)

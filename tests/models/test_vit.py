@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 import torch
 
+from golden import golden_config, golden_image, golden_state
+from plain import Plain
 from vitkit.config import UserError
 from vitkit.converters import google
 from vitkit.converters.engine import decode
@@ -54,34 +56,6 @@ GOLDEN = {
         [[-0.038097, 0.079475, 0.009387, 0.187979, 0.011244], [-0.046546, 0.029920, -0.074894, 0.214529, 0.125022]],
     ),
 }
-
-
-def golden_config(**changes: object) -> ViTConfig:
-    base = ViTConfig(embed_dim=64, depth=2, num_heads=4, mlp_dim=128, image_size=(64, 64), num_classes=5)
-    return dataclasses.replace(base, **changes)  # type: ignore[arg-type]
-
-
-def golden_state(config: ViTConfig) -> dict[str, torch.Tensor]:
-    """The rule of VIT_SPEC 11 over the official names and shapes of a configuration."""
-    shapes = {
-        name: tensor.shape
-        for rule in google.rules(config)
-        for name, tensor in zip(
-            rule.theirs, rule.to_theirs(VisionTransformer(config).state_dict()[rule.ours]), strict=True
-        )
-    }
-    state = {}
-    for rank, name in enumerate(sorted(shapes)):
-        i = np.arange(math.prod(shapes[name]), dtype=np.int64)
-        values = 0.2 * (((i * 7919 + rank * 104729) % 1009) / 504 - 1) + name.endswith("scale")
-        state[name] = torch.from_numpy(values.astype(np.float32).reshape(shapes[name]))
-    return state
-
-
-def golden_image(count: int, size: int) -> torch.Tensor:
-    i = np.arange(count * size * size * 3, dtype=np.int64)
-    values = (((i * 7919) % 1009) / 504 - 1).astype(np.float32).reshape(count, size, size, 3)
-    return torch.from_numpy(values).permute(0, 3, 1, 2)
 
 
 @pytest.mark.parametrize("name", GOLDEN)
@@ -131,6 +105,117 @@ def test_patch_rows_run_left_to_right_then_down() -> None:
     image[:, :, 16:, 32:] = 1.0  # the last patch of the second row
     changed = (model.patch_embed(image) - model.patch_embed(torch.zeros_like(image))).abs().sum(1)[0]
     assert changed.flatten().nonzero().flatten().tolist() == [5]
+
+
+# what the model can do beyond the paper's, alone and where two of them meet
+FEATURES: dict[str, dict[str, object]] = {
+    "plain": {},
+    "registers": {"registers": 3},
+    "registers without positions": {"registers": 3, "prefix_positions": "none"},
+    "registers, of the prefix only cls has a position": {"registers": 3, "prefix_positions": "cls"},
+    "registers without cls": {"registers": 2, "cls_token": False, "pool": "mean"},
+    "cls without a position": {"prefix_positions": "none"},
+    "mean beside cls and registers": {"pool": "mean", "registers": 2},
+    "map pooling": {"pool": "map", "cls_token": False},
+    "map pooling over a prefix, quick GELU": {"pool": "map", "registers": 2, "gelu": "quick"},
+    "map pooling, pre_logits": {"pool": "map", "cls_token": False, "representation_size": 24},
+    "swiglu": {"mlp": "swiglu", "mlp_dim": 40},
+    "quick GELU": {"gelu": "quick"},
+    "erf GELU": {"gelu": "erf"},
+    "pre-norm": {"pre_norm": True, "patch_bias": False, "head_bias": False},
+    "no bias of q, k, v": {"qkv_bias": False},
+    "learned2d": {"position": "learned2d", "image_size": (32, 80)},
+    "sincos2d": {"position": "sincos2d", "image_size": (32, 80)},
+    "no positions": {"position": "none"},
+    "norm after the mean": {"pool": "mean", "cls_token": False, "norm_after_pool": True},
+    "norm after cls": {"norm_after_pool": True},
+    "distilled": {"distilled": True, "registers": 1},
+    "distilled, with a register, norm after pool": {"distilled": True, "registers": 2, "norm_after_pool": True},
+    "layer scale": {"layer_scale": 0.1},
+    "pre_logits": {"representation_size": 24},
+    "no head": {"num_classes": 0},
+    "head on every token": {"pool": "none", "registers": 1},
+    "rectangular patches, gray, another epsilon": {"patch_size": (16, 8), "in_channels": 1, "norm_eps": 1e-3},
+}
+
+
+@pytest.mark.parametrize("fused", [True, False])
+@pytest.mark.parametrize("name", FEATURES)
+def test_every_feature_computes_what_a_plain_computation_does(name: str, fused: bool) -> None:
+    config = golden_config(**{"image_size": (48, 32), **FEATURES[name]})
+    rng = torch.Generator().manual_seed(1)
+    model = VisionTransformer(config).eval()
+    for parameter in model.parameters():  # large enough that attention is far from uniform
+        parameter.data = 0.2 * torch.randn(parameter.shape, generator=rng) + (parameter.ndim == 1)
+    for module in model.modules():
+        if isinstance(module, Attention):
+            module.fused = fused
+    images = torch.randn(2, config.in_channels, *config.image_size, generator=rng)
+    plain = Plain(config, model.state_dict())
+    with torch.no_grad():
+        logits = model(images).numpy()
+    expected = np.stack([plain.logits(image) for image in images.double().numpy()])
+    assert logits.shape == expected.shape
+    np.testing.assert_allclose(logits, expected, atol=2e-5 * np.abs(expected).max())
+    assert np.abs(expected[0] - expected[1]).max() > 1e-2 * np.abs(expected).max()  # it looks at the image
+
+
+@pytest.mark.parametrize("name", [*FEATURES, "hybrid", "hybrid, root only"])
+def test_initialisation_fills_every_parameter_of_every_feature(name: str) -> None:
+    hybrids = {
+        "hybrid": {"stem": (1, 1), "patch_size": (1, 1)},
+        "hybrid, root only": {"stem": (), "patch_size": (8, 8)},
+    }
+    model = VisionTransformer(golden_config(**{**FEATURES, **hybrids}[name]))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.fill_(float("nan"))
+    model.init_weights(0, head_bias=-3.0)
+    for parameter_name, parameter in model.named_parameters():
+        assert parameter.isfinite().all(), parameter_name
+    for head in (model.head, model.head_dist):
+        assert head is None or not head.weight.any()
+        assert head is None or head.bias is None or (head.bias == -3).all()
+    again = VisionTransformer(model.config)
+    again.init_weights(0, head_bias=-3.0)
+    for (parameter_name, a), b in zip(model.named_parameters(), again.parameters(), strict=True):
+        assert torch.equal(a, b), parameter_name
+
+
+def test_map_pooling_starts_as_the_reference_s() -> None:
+    model = VisionTransformer(ViTConfig.named("Ti/16", depth=1, pool="map", cls_token=False))
+    model.init_weights(0)
+    pool = model.map_pool
+    limit = math.sqrt(6 / (2 * 192))
+    for weight in (pool.q.weight, pool.kv.weight[:192], pool.kv.weight[192:], pool.proj.weight):
+        assert 0.98 * limit < weight.abs().max().item() <= limit  # key and value each for itself
+    limit = math.sqrt(6 / (1 + 192))  # of a matrix of one row
+    assert 0.9 * limit < pool.probe.abs().max().item() <= limit
+
+
+def test_registers_start_apart_so_that_they_can_learn_different_things() -> None:
+    model = VisionTransformer(golden_config(registers=4, prefix_positions="none"))
+    model.init_weights(0)
+    assert model.registers.std().item() == pytest.approx(1e-6, rel=0.2)
+    assert len({tuple(row.tolist()) for row in model.registers[0]}) == 4
+
+
+def test_dropout_leaves_the_pooling_head_alone() -> None:
+    model = VisionTransformer(golden_config(pool="map", cls_token=False, dropout=0.5))
+    model.init_weights(0)
+    x = torch.randn(2, 16, 64, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(model.train().map_pool(x), model.eval().map_pool(x))
+
+
+def test_fixed_positions_are_there_in_a_model_built_on_the_meta_device() -> None:
+    config = golden_config(position="sincos2d")
+    model = VisionTransformer(config).eval()
+    model.init_weights(0)
+    with torch.device("meta"):
+        lazy = VisionTransformer(config).eval()
+    lazy.load_state_dict(model.state_dict(), assign=True)
+    images = golden_image(1, 64)
+    assert torch.equal(lazy.forward_features(images).patches, model.forward_features(images).patches)
 
 
 @pytest.mark.parametrize("scale", [None, 1e-5])
@@ -195,6 +280,21 @@ def test_drop_path_drops_whole_branches_of_single_images_in_training_only() -> N
         ({"drop_path": 1.0}, r"drop_path must be in \[0, 1\)"),
         ({"position": "sincos"}, "Did you mean 'sincos2d'"),
         ({"depth": 0}, "depth must be at least 1"),
+        ({"num_classes": -1}, "num_classes must not be negative, got -1"),
+        ({"representation_size": -8}, "representation_size must not be negative"),
+        ({"registers": -1}, "registers must not be negative, got -1"),
+        ({"distilled": True}, "distilled=True needs pool='cls', at least one register and no representation_size"),
+        ({"distilled": True, "registers": 1, "pool": "mean"}, "distilled=True needs pool='cls'"),
+        ({"distilled": True, "registers": 1, "representation_size": 8}, "no representation_size"),
+        ({"distilled": True, "registers": 1, "cls_token": False}, "needs cls_token=True"),
+        ({"norm_after_pool": True, "pool": "map"}, "norm_after_pool=True needs pool='cls' or 'mean', not 'map'"),
+        ({"position": "learned2d", "embed_dim": 9, "num_heads": 3}, "learned2d positions need .* multiple of 2, got 9"),
+        ({"position": "sincos2d", "embed_dim": 66, "num_heads": 3}, "sincos2d positions need .* multiple of 4, got 66"),
+        ({"prefix_positions": "some"}, "prefix_positions is 'some'; known: all, cls, none"),
+        ({"position_rule": "bicubik"}, "Did you mean 'bicubic'"),
+        ({"mlp": "swish"}, "mlp is 'swish'; known: gelu, swiglu"),
+        ({"gelu": "fast"}, "gelu is 'fast'; known: tanh, erf, quick"),
+        ({"stem": (), "stem_numerics": "google"}, "stem_numerics is 'google'; known: official, timm"),
     ],
 )
 def test_a_wrong_configuration_says_what_is_wrong(changes: dict[str, object], found: str) -> None:

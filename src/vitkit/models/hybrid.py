@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["STEM_NUMERICS", "ResNetStem", "StdConv", "stem_grid"]
+__all__ = ["STEM_NUMERICS", "ResNetStem", "StdConv", "stem_grid", "stem_stride"]
 
 ROOT_CHANNELS = 64
 GROUPS = 32
@@ -20,9 +20,14 @@ GROUPS = 32
 STEM_NUMERICS = {"official": (1e-6, 1e-5, "deviation"), "timm": (1e-5, 1e-8, "variance")}
 
 
+def stem_stride(units: Sequence[int]) -> int:
+    """Pixels for each position of the stem's output: the root divides by 4, every stage after the first by 2."""
+    return 4 * 2 ** max(len(units) - 1, 0)
+
+
 def stem_grid(image_size: tuple[int, int], units: Sequence[int]) -> tuple[int, int]:
-    """(height, width) of the stem's output: the root divides by 4, every stage after the first by 2, rounding up."""
-    stride = 4 * 2 ** max(len(units) - 1, 0)
+    """(height, width) of the stem's output; every division rounds up."""
+    stride = stem_stride(units)
     return -(-image_size[0] // stride), -(-image_size[1] // stride)
 
 

@@ -53,7 +53,9 @@ def initialise(model: VisionTransformer, seed: int) -> None:
     if model.stem is not None:
         model.stem.start_as_identity()
     lecun(model.patch_embed.weight)
-    zero(model.patch_embed.bias, model.cls_token, model.registers)
+    zero(model.patch_embed.bias, model.cls_token)
+    if model.registers is not None:  # not all alike, or they would stay so where they have no positions (DINOv2's code)
+        nn.init.normal_(model.registers, std=1e-6, generator=rng)
     if config.position in ("learned", "learned2d"):
         for table in (model.pos_embed,) if config.position == "learned" else (model.pos_x, model.pos_y):
             nn.init.normal_(table, std=0.02, generator=rng)
@@ -67,8 +69,9 @@ def initialise(model: VisionTransformer, seed: int) -> None:
                 nn.init.constant_(scale, config.layer_scale)
     if model.map_pool is not None:
         pool = model.map_pool
-        for weight in (pool.probe[0], pool.q.weight, pool.kv.weight, pool.proj.weight):
-            xavier(weight, fan_out=1 if weight.shape[0] == 1 else config.embed_dim)
+        xavier(pool.probe[0], fan_out=1)
+        for layer in (pool.q, pool.kv, pool.proj):
+            xavier(layer.weight, fan_out=config.embed_dim)
         zero(pool.q.bias, pool.kv.bias, pool.proj.bias)
         mlp(pool.mlp)
     if model.pre_logits is not None:

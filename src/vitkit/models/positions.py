@@ -10,7 +10,15 @@ from torch import Tensor
 
 from vitkit.config import UserError, did_you_mean
 
-__all__ = ["POSITION_RULES", "resample_axis", "resample_patches", "resample_positions", "sincos2d", "square_grid"]
+__all__ = [
+    "POSITION_RULES",
+    "join_axes",
+    "resample_axis",
+    "resample_patches",
+    "resample_positions",
+    "sincos2d",
+    "square_grid",
+]
 
 # rule -> arguments of F.interpolate. Published weights differ here, and the results differ much: each checkpoint names its own.
 POSITION_RULES: dict[str, dict[str, object]] = {
@@ -90,19 +98,29 @@ def resample_axis(table: Tensor, new: int, rule: str) -> Tensor:
     return resample_positions(table, (old, 1), (new, 1), 0, rule)
 
 
+def join_axes(columns: Tensor, rows: Tensor) -> Tensor:
+    """Tables of columns (1, w, D/2) and rows (1, h, D/2) as one table (1, h*w, D): each patch has its column's half first.
+
+    Source: arXiv 2010.11929, appendix D.4.
+    """
+    h, w = rows.shape[1], columns.shape[1]
+    parts = [columns.unsqueeze(1).expand(-1, h, -1, -1), rows.unsqueeze(2).expand(-1, -1, w, -1)]  # each (1, h, w, D/2)
+    return torch.cat(parts, dim=-1).flatten(1, 2)
+
+
 def resample_patches(kernel: Tensor, new: tuple[int, int]) -> Tensor:
     """Resample a patch kernel (D, C, p, q) to (D, C, *new) so that enlarged images give the tokens they gave before.
 
     With B the matrix that resizes a flattened patch bilinearly, the new kernel is pinv(B^T) times the old one: exact where the
-    patch grows, least squares where it shrinks. Computed in float64.
+    patch grows, least squares where it shrinks. Without antialias also there, as the official code. Computed in float64.
 
-    Source: arXiv 2212.08013, section 3.3 (FlexiViT).
+    Source: arXiv 2212.08013, section 3.3 (FlexiViT); big_vision/models/proj/flexi/vit.py.
     """
     old = (kernel.shape[2], kernel.shape[3])
     if old == new:
         return kernel
-    basis = torch.eye(old[0] * old[1], dtype=torch.float64).reshape(-1, 1, *old)
-    resized = F.interpolate(basis, size=new, mode="bilinear", align_corners=False, antialias=True)
+    basis = torch.eye(old[0] * old[1], dtype=torch.float64, device=kernel.device).reshape(-1, 1, *old)
+    resized = F.interpolate(basis, size=new, mode="bilinear", align_corners=False)
     matrix = resized.flatten(1)  # (p*q, p'*q'): row i is the resized i-th pixel, so this is B^T
     flat = kernel.double().flatten(2)  # (D, C, p*q)
     return (flat @ torch.linalg.pinv(matrix).T).reshape(*kernel.shape[:2], *new).to(kernel.dtype)

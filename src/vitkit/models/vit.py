@@ -20,9 +20,9 @@ from torch import Tensor, nn
 from vitkit.config import UserError, did_you_mean
 from vitkit.models.hybrid import STEM_NUMERICS, ResNetStem, stem_grid
 from vitkit.models.initialise import initialise
-from vitkit.models.positions import POSITION_RULES, sincos2d
+from vitkit.models.positions import POSITION_RULES, join_axes, sincos2d
 
-__all__ = ["SIZES", "Attention", "Block", "Features", "MapPool", "Mlp", "ViTConfig", "VisionTransformer"]
+__all__ = ["HYBRIDS", "SIZES", "Attention", "Block", "Features", "MapPool", "Mlp", "ViTConfig", "VisionTransformer"]
 
 # name -> embed_dim, depth, mlp_dim, num_heads. Ti and S: arXiv 2106.10270 table 2; B, L, H: arXiv 2010.11929 table 1.
 SIZES: dict[str, tuple[int, int, int, int]] = {
@@ -31,6 +31,14 @@ SIZES: dict[str, tuple[int, int, int, int]] = {
     "B": (768, 12, 3072, 12),
     "L": (1024, 24, 4096, 16),
     "H": (1280, 32, 5120, 16),
+}
+# ResNet and nominal patch size -> units per stage, and the patch size on its output (VIT_SPEC 1.1). The stem of R+Ti/16 divides
+# by 4, so that its patches are of 32 pixels in spite of the name (VIT_SPEC 0.3).
+HYBRIDS: dict[tuple[str, str], tuple[tuple[int, ...], int]] = {
+    ("R", "16"): ((), 8),
+    ("R26", "32"): ((2, 2, 2, 2), 1),
+    ("R50", "16"): ((3, 4, 9), 1),
+    ("R50", "32"): ((3, 4, 6, 3), 1),
 }
 
 
@@ -87,9 +95,10 @@ class ViTConfig:
                 raise UserError(f"{name} must be one or two positive integers (height, width), got {value!r}.")
             object.__setattr__(self, name, pair)
         if self.stem is not None:
-            object.__setattr__(self, "stem", tuple(self.stem))
-            if len(self.stem) > 4 or any(not isinstance(n, int) or n < 1 for n in self.stem):
+            units = tuple(self.stem) if isinstance(self.stem, tuple | list) else (None,)
+            if len(units) > 4 or not all(isinstance(n, int) and n > 0 for n in units):
                 raise UserError(f"stem must be up to four positive numbers of units per stage, got {self.stem!r}.")
+            object.__setattr__(self, "stem", units)
         choices = {
             "pool": ("cls", "mean", "map", "none"),
             "position": ("learned", "learned2d", "sincos2d", "none"),
@@ -106,18 +115,22 @@ class ViTConfig:
         for name in ("embed_dim", "depth", "num_heads", "mlp_dim", "in_channels"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name} must be at least 1, got {getattr(self, name)}.")
+        for name in ("num_classes", "representation_size", "registers"):
+            if getattr(self, name) < 0:
+                raise UserError(f"{name} must not be negative, got {getattr(self, name)}.")
         if self.embed_dim % self.num_heads:
             raise UserError(f"embed_dim {self.embed_dim} does not divide into {self.num_heads} heads.")
         if self.pool == "cls" and not self.cls_token:
             raise UserError("pool='cls' needs cls_token=True.")
-        if self.registers < 0 or (self.distilled and not (self.registers and self.cls_token and self.pool == "cls")):
-            raise UserError(
-                "registers must not be negative; distilled=True needs pool='cls' and at least one register."
-            )
+        if self.distilled and (self.pool != "cls" or not self.registers or self.representation_size):
+            raise UserError("distilled=True needs pool='cls', at least one register and no representation_size.")
         if self.norm_after_pool and self.pool not in ("cls", "mean"):
             raise UserError(f"norm_after_pool=True needs pool='cls' or 'mean', not {self.pool!r}.")
-        if self.position == "learned2d" and self.embed_dim % 2:
-            raise UserError(f"learned2d positions need an even embed_dim, got {self.embed_dim}.")
+        for position, factor in (("learned2d", 2), ("sincos2d", 4)):
+            if self.position == position and self.embed_dim % factor:
+                raise UserError(
+                    f"{position} positions need an embed_dim that is a multiple of {factor}, got {self.embed_dim}."
+                )
         if min(self.grid) < 1:
             raise UserError(f"image_size {self.image_size} is smaller than one patch of {self.patch_size}.")
         for name in ("drop_path", "dropout", "attention_dropout"):
@@ -147,17 +160,22 @@ class ViTConfig:
 
     @classmethod
     def named(cls, name: str, **changes: object) -> ViTConfig:
-        """Return the official size ``"B/16"`` (Ti S B L H with any patch size), with changes.
+        """Return the official size ``"B/16"`` (Ti S B L H with any patch size) or hybrid ``"R50+B/16"``, with changes.
 
         Raises:
-            UserError: unknown size or not of the form ``SIZE/PATCH``.
+            UserError: unknown size or hybrid, or not of the form ``SIZE/PATCH``.
         """
-        size, _, patch = name.partition("/")
-        if size not in SIZES or not patch.isdigit():
+        left, _, patch = name.partition("/")
+        resnet, plus, size = left.rpartition("+")
+        if size not in SIZES or not patch.isdecimal():
             raise UserError(f"unknown model {name!r}; expected SIZE/PATCH with SIZE one of {', '.join(SIZES)}.")
+        if plus and (resnet, patch) not in HYBRIDS:
+            known = ", ".join(f"{stem}+{size}/{patch}" for stem, patch in HYBRIDS)
+            raise UserError(f"unknown hybrid {name!r}; known before size {size}: {known}.")
+        stem, side = HYBRIDS[resnet, patch] if plus else (None, int(patch))
         embed_dim, depth, mlp_dim, num_heads = SIZES[size]
         base = cls(
-            embed_dim=embed_dim, depth=depth, mlp_dim=mlp_dim, num_heads=num_heads, patch_size=(int(patch), int(patch))
+            embed_dim=embed_dim, depth=depth, mlp_dim=mlp_dim, num_heads=num_heads, patch_size=(side, side), stem=stem
         )
         return dataclasses.replace(base, **changes)  # type: ignore[arg-type]
 
@@ -232,7 +250,7 @@ class MapPool(nn.Module):
         self.kv = nn.Linear(D, 2 * D)  # rows [k; v]
         self.proj = nn.Linear(D, D)
         self.norm = nn.LayerNorm(D, eps=config.norm_eps)
-        self.mlp = Mlp(config)
+        self.mlp = Mlp(dataclasses.replace(config, dropout=0.0))  # no dropout in the reference's head
 
     def forward(self, x: Tensor) -> Tensor:
         B, N, D = x.shape
@@ -294,7 +312,10 @@ class VisionTransformer(nn.Module):
         elif config.position == "learned2d":
             self.pos_x, self.pos_y = (nn.Parameter(torch.empty(1, n, D // 2)) for n in (w, h))
         elif config.position == "sincos2d":
-            self.register_buffer("pos_fixed", sincos2d((h, w), D), persistent=False)
+            # computed, not loaded: it has values also where the model is built on the meta device and filled later
+            device = torch.get_default_device()
+            with torch.device("cpu" if device.type == "meta" else device):
+                self.register_buffer("pos_fixed", sincos2d((h, w), D), persistent=False)
         self.norm_pre = nn.LayerNorm(D, eps=config.norm_eps) if config.pre_norm else None
         self.dropout = nn.Dropout(config.dropout)
         rates = [config.drop_path * i / max(config.depth - 1, 1) for i in range(config.depth)]
@@ -338,9 +359,7 @@ class VisionTransformer(nn.Module):
         if config.position == "sincos2d":  # patches only
             x = x + self.get_buffer("pos_fixed")
         elif config.position == "learned2d":
-            h, w = config.grid
-            columns, rows = self.pos_x.unsqueeze(1).expand(-1, h, -1, -1), self.pos_y.unsqueeze(2).expand(-1, -1, w, -1)
-            x = x + torch.cat([columns, rows], dim=-1).flatten(1, 2)
+            x = x + join_axes(self.pos_x, self.pos_y)
         tokens = [token.expand(B, -1, -1) for token in (self.cls_token, self.registers) if token is not None]
         if config.position != "learned":
             return torch.cat([*tokens, x], dim=1)
