@@ -239,7 +239,7 @@ def resize(model: VisionTransformer, image_size: int | tuple[int, int]) -> Visio
     state = dict(model.state_dict())
     if "pos_embed" in state:
         state["pos_embed"] = resample_positions(
-            state["pos_embed"], model.config.grid, config.grid, config.prefix_tokens, config.position_rule
+            state["pos_embed"], model.config.grid, config.grid, config.position_prefix, config.position_rule
         )
     resized.load_state_dict(state)
     return resized.eval()
