@@ -52,7 +52,7 @@ def build(row: Row, seed: int = 0) -> nn.Module:
                 tensor.copy_(1 + 0.3 * noise)
             elif tensor.ndim < 2:
                 tensor.copy_(0.5 * noise if "lambda" in name or "class_embedding" in name else 0.2 * noise)
-            elif "embedding" in name and "patch" not in name or "token" in name:
+            elif ("embedding" in name and "patch" not in name) or "token" in name:
                 tensor.copy_(0.7 * noise)
             else:
                 tensor.copy_(noise / tensor[0].numel() ** 0.5)

@@ -19,6 +19,7 @@ TEXT = {
     **{"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "vocab_size": 64},
     **{"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0},
 }
+SIGLIP = {"vision_config": TOWER, "text_config": TEXT, "num_labels": 7}
 
 
 class Row(NamedTuple):
@@ -72,6 +73,6 @@ ROWS = (
     _row("SigLIP", "SiglipVisionModel", (32, 32), TOWER),
     _row("SigLIP", "SiglipVisionModel", (48, 40), TOWER, {"patch_size": 7, "image_size": 30}),
     _row("SigLIP", "SiglipModel", (32, 32), {"vision_config": TOWER, "text_config": {**TEXT, "projection_size": 48}}),
-    _row("SigLIP with classes", "SiglipForImageClassification", (32, 32), {"vision_config": TOWER, "text_config": TEXT, "num_labels": 7}),
-    _row("SigLIP with classes", "SiglipForImageClassification", (24, 40), {"vision_config": TOWER, "text_config": TEXT, "num_labels": 7}),
+    _row("SigLIP with classes", "SiglipForImageClassification", (32, 32), SIGLIP),
+    _row("SigLIP with classes", "SiglipForImageClassification", (24, 40), SIGLIP),
 )  # fmt: skip

@@ -30,9 +30,9 @@ MEANS = {"image_mean": IMAGENET[0], "image_std": IMAGENET[1]}
             {"image_processor_type": "ViTImageProcessor", "size": {"height": 96, "width": 160}, "resample": 3},
             Preprocess((96, 160), "squash", 1.0, "bicubic"),
         ),
-        ({"size": {"height": 224, "width": 224}, "do_normalize": False}, Preprocess((224, 224), "squash", 1.0, "bilinear", (0.0,) * 3, (1.0,) * 3)),
+        ({"do_normalize": False}, Preprocess((224, 224), "squash", 1.0, "bilinear", (0.0,) * 3, (1.0,) * 3)),
         # openai/clip-vit-base-patch32
-        ({"feature_extractor_type": "CLIPFeatureExtractor", "size": 224, "crop_size": 224}, Preprocess((224, 224), "crop", 1.0, "bicubic", *CLIP)),
+        ({"feature_extractor_type": "CLIPFeatureExtractor", "size": 224}, Preprocess((224, 224), "crop", 1.0, "bicubic", *CLIP)),
         ({"image_processor_type": "CLIPImageProcessorFast"}, Preprocess((224, 224), "crop", 1.0, "bicubic", *CLIP)),
         # facebook/dinov2-base
         (
@@ -48,7 +48,7 @@ MEANS = {"image_mean": IMAGENET[0], "image_std": IMAGENET[1]}
             Preprocess((224, 224), "squash_crop", 0.875, "bicubic", *(tuple(x) for x in IMAGENET)),
         ),
         ({"image_processor_type": "DeiTImageProcessor", "size": 224}, Preprocess((224, 224), "squash", 1.0, "bicubic")),
-        ({"image_processor_type": "SiglipImageProcessor", "size": {"height": 384, "width": 384}}, Preprocess((384, 384), "squash", 1.0, "bicubic")),
+        ({"image_processor_type": "SiglipImageProcessor", "size": [384, 384]}, Preprocess((384, 384), "squash", 1.0, "bicubic")),
     ],
 )  # fmt: skip
 def test_files_as_they_are_on_the_hub(values: dict[str, Any], expected: Preprocess) -> None:

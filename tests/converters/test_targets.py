@@ -14,7 +14,7 @@ TINY = ViTConfig(embed_dim=32, depth=1, num_heads=2, mlp_dim=64, patch_size=(8, 
 
 
 @pytest.mark.parametrize(
-    ("changes", "name"),
+    ("changes", "expected"),
     [
         ({}, "huggingface_vit"),
         ({"num_classes": 0, "representation_size": 8}, "huggingface_vit"),
@@ -27,8 +27,9 @@ TINY = ViTConfig(embed_dim=32, depth=1, num_heads=2, mlp_dim=64, patch_size=(8, 
         ({"cls_token": False, "pool": "mean"}, "huggingface_clip"),
     ],
 )
-def test_the_family_that_can_express_a_configuration(changes: dict[str, object], name: str) -> None:
-    assert family_for(dataclasses.replace(TINY, **changes)).NAME == name  # type: ignore[arg-type]
+def test_the_family_that_can_express_a_configuration(changes: dict[str, object], expected: str) -> None:
+    found = family_for(dataclasses.replace(TINY, **changes)).NAME  # type: ignore[arg-type]
+    assert found == expected
 
 
 @pytest.mark.parametrize(

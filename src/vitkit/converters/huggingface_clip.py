@@ -31,6 +31,7 @@ from vitkit.converters.tables import (
     canonical,
     fused,
     new_name,
+    patch_kernel,
     renamed,
     with_biases,
 )
@@ -97,7 +98,7 @@ def config(state: Mapping[str, Tensor], source_image_size: tuple[int, int] | Non
     Raises:
         UserError: the patch grid is not a square and ``source_image_size`` was not given, or CLIP with a classifier.
     """
-    embed_dim, channels, patch_h, patch_w = state[f"{PATCHES}.weight"].shape
+    embed_dim, channels, patch_h, patch_w = patch_kernel(state, f"{PATCHES}.weight")
     layers = f"{TOWER}encoder.layers."
     depth = len({name.removeprefix(layers).split(".")[0] for name in state if name.startswith(layers)})
     cls_token = f"{TOWER}embeddings.class_embedding" in state

@@ -33,6 +33,7 @@ from vitkit.converters.tables import (
     canonical,
     fused,
     new_name,
+    patch_kernel,
     renamed,
     with_biases,
     with_prefix_positions,
@@ -102,7 +103,7 @@ def config(state: Mapping[str, Tensor], source_image_size: tuple[int, int] | Non
     Raises:
         UserError: the patch grid is not a square and ``source_image_size`` was not given.
     """
-    embed_dim, channels, patch_h, patch_w = state[f"{PATCHES}.weight"].shape
+    embed_dim, channels, patch_h, patch_w = patch_kernel(state, f"{PATCHES}.weight")
     depth = len({name.split(".")[2] for name in state if name.startswith("encoder.layer.")})
     registers = state["embeddings.register_tokens"].shape[1] if "embeddings.register_tokens" in state else 0
     if source_image_size is None:

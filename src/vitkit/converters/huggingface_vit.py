@@ -33,6 +33,7 @@ from vitkit.converters.tables import (
     canonical,
     fused,
     new_name,
+    patch_kernel,
     renamed,
     with_biases,
     with_prefix_positions,
@@ -112,7 +113,7 @@ def config(state: Mapping[str, Tensor], source_image_size: tuple[int, int] | Non
     pooler = "pooler.dense.weight" in state
     prefix = next(name.removesuffix(f"{PATCHES}.weight") for name in state if name.endswith(f"{PATCHES}.weight"))
     registers = int(f"{prefix}embeddings.distillation_token" in state)
-    embed_dim, channels, patch_h, patch_w = state[f"{prefix}{PATCHES}.weight"].shape
+    embed_dim, channels, patch_h, patch_w = patch_kernel(state, f"{prefix}{PATCHES}.weight")
     layers = f"{prefix}encoder.layer."
     depth = len({name.removeprefix(layers).split(".")[0] for name in state if name.startswith(layers)})
     if source_image_size is None:

@@ -19,6 +19,7 @@ __all__ = [
     "canonical",
     "fused",
     "new_name",
+    "patch_kernel",
     "renamed",
     "with_biases",
     "with_prefix_positions",
@@ -32,6 +33,21 @@ ODD_HEADS = {(SIZES["H"][0], SIZES["H"][1]): SIZES["H"][3], (1152, 27): 16, (140
 def assumed_heads(embed_dim: int, depth: int) -> int:
     """The number of heads of the published size of this width and depth, else of heads of width 64: an assumption."""
     return ODD_HEADS.get((embed_dim, depth), embed_dim // 64 if embed_dim % 64 == 0 else 1)
+
+
+def patch_kernel(state: Mapping[str, Tensor], name: str) -> tuple[int, int, int, int]:
+    """(D, C, patch height, patch width) of the kernel that makes tokens of an image's patches.
+
+    Raises:
+        UserError: it is a layer of another kind, for videos or for patches cut out before.
+    """
+    shape = tuple(state[name].shape)
+    if len(shape) != 4:
+        raise UserError(
+            f"{name} has shape {shape}; a Vision Transformer of images has a kernel (width, channels, patch height, "
+            "patch width) there. This is a model of another kind."
+        )
+    return shape
 
 
 def new_name(name: str, patterns: Sequence[tuple[str, str]]) -> str:

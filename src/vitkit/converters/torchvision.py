@@ -16,6 +16,7 @@ from vitkit.converters.tables import (
     both,
     canonical,
     new_name,
+    patch_kernel,
     renamed,
     with_biases,
     with_prefix_positions,
@@ -50,7 +51,7 @@ def config(state: Mapping[str, Tensor], source_image_size: tuple[int, int] | Non
     Raises:
         UserError: the patch grid is not a square and ``source_image_size`` was not given.
     """
-    embed_dim, channels, patch_h, patch_w = state["conv_proj.weight"].shape
+    embed_dim, channels, patch_h, patch_w = patch_kernel(state, "conv_proj.weight")
     depth = len({match[1] for name in state if (match := re.match(rf"{LAYER}(\d+)\.", name))})
     if source_image_size is None:
         h, w = square_grid(state["encoder.pos_embedding"].shape[1] - 1, "torchvision weights")
