@@ -86,7 +86,7 @@ def test_skew_and_unreadable_and_rotated_are_told() -> None:
     assert kinds["exif_rotated"].examples == [{"split": "all", "name": "t"}]
 
 
-@pytest.mark.parametrize("fit", ["crop", "squash", "pad"])
+@pytest.mark.parametrize("fit", ["crop", "squash", "squash_crop", "pad"])
 def test_what_fitting_throws_away_is_what_fitting_does(fit: str) -> None:
     record = Preprocess((20, 30), fit=fit, crop_fraction=0.8)
     image = Image.new("RGB", (300, 100))
@@ -97,8 +97,9 @@ def test_what_fitting_throws_away_is_what_fitting_does(fit: str) -> None:
     if fit == "pad":
         assert kept == 1  # a third of the width of the canvas stays with the image's shape
     else:
-        assert seen == pytest.approx(0.2 / (0.8 * 0.5 if fit == "crop" else 1), abs=0.05)
-        assert kept == pytest.approx(0.8 * 0.8 * 0.5 if fit == "crop" else 1)
+        width, area = {"crop": (0.8 * 0.5, 0.8 * 0.8 * 0.5), "squash": (1, 1), "squash_crop": (0.8, 0.8 * 0.8)}[fit]
+        assert seen == pytest.approx(0.2 / width, abs=0.05)
+        assert kept == pytest.approx(area)
 
 
 def test_a_second_scan_decodes_nothing_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

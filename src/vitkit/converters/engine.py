@@ -31,7 +31,10 @@ __all__ = [
 
 
 class Rule(NamedTuple):
-    """One of our tensors and the one or several of theirs that it is made of."""
+    """One of our tensors and the one or several of theirs that it is made of.
+
+    One of theirs that several rules name is their parts, one below the other in the order of the rules.
+    """
 
     ours: str
     theirs: tuple[str, ...]
@@ -181,11 +184,11 @@ def encode(state: Mapping[str, Tensor], rules: Sequence[Rule]) -> dict[str, Tens
         raise UserError(f"the format has no place for {', '.join(left[:5])}; it cannot express this model.")
     if missing := sorted(wanted - set(state)):
         raise UserError(f"the format needs {', '.join(missing[:5])}, which this model does not have.")
-    return {
-        name: tensor.contiguous()
-        for rule in rules
-        for name, tensor in zip(rule.theirs, rule.to_theirs(state[rule.ours]), strict=True)
-    }
+    theirs: dict[str, list[Tensor]] = {}
+    for rule in rules:
+        for name, tensor in zip(rule.theirs, rule.to_theirs(state[rule.ours]), strict=True):
+            theirs.setdefault(name, []).append(tensor)
+    return {name: (torch.cat(parts) if parts[1:] else parts[0]).contiguous() for name, parts in theirs.items()}
 
 
 def _names(missing: Sequence[str], unexpected: Sequence[str], most: int = 5) -> str:

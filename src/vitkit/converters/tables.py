@@ -1,0 +1,140 @@
+"""What the tables of several formats share: one spelling of names, split q, k and v, and tensors that fold."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from vitkit.config import UserError
+from vitkit.converters.engine import Rule, same
+from vitkit.models.vit import SIZES, ViTConfig
+
+__all__ = [
+    "assumed_heads",
+    "both",
+    "canonical",
+    "fused",
+    "new_name",
+    "patch_kernel",
+    "renamed",
+    "with_biases",
+    "with_prefix_positions",
+]
+
+# (embed_dim, depth) -> heads, where their width is not 64. Read off config.json of google/siglip-so400m-patch14-384 and of
+# laion/CLIP-ViT-{g,bigG}-14-*; H: arXiv 2010.11929, table 1.
+ODD_HEADS = {(SIZES["H"][0], SIZES["H"][1]): SIZES["H"][3], (1152, 27): 16, (1408, 40): 16, (1664, 48): 16}
+
+
+def assumed_heads(embed_dim: int, depth: int) -> int:
+    """The number of heads of the published size of this width and depth, else of heads of width 64: an assumption."""
+    return ODD_HEADS.get((embed_dim, depth), embed_dim // 64 if embed_dim % 64 == 0 else 1)
+
+
+def patch_kernel(state: Mapping[str, Tensor], name: str) -> tuple[int, int, int, int]:
+    """(D, C, patch height, patch width) of the kernel that makes tokens of an image's patches.
+
+    Raises:
+        UserError: it is a layer of another kind, for videos or for patches cut out before.
+    """
+    shape = tuple(state[name].shape)
+    if len(shape) != 4:
+        raise UserError(
+            f"{name} has shape {shape}; a Vision Transformer of images has a kernel (width, channels, patch height, "
+            "patch width) there. This is a model of another kind."
+        )
+    return shape
+
+
+def new_name(name: str, patterns: Sequence[tuple[str, str]]) -> str:
+    """The name with every pattern of ``(pattern, replacement)`` replaced, one after the other."""
+    for pattern, replacement in patterns:
+        name = re.sub(pattern, replacement, name)
+    return name
+
+
+def renamed(state: Mapping[str, Tensor], patterns: Sequence[tuple[str, str]]) -> dict[str, Tensor]:
+    """The state with names as `new_name` gives them.
+
+    Raises:
+        UserError: two tensors of the file are two spellings of one name.
+    """
+    found: dict[str, str] = {}
+    for name in state:
+        new = new_name(name, patterns)
+        if new in found:
+            raise UserError(f"the file has {found[new]} and {name}, two spellings of one tensor; remove one of them.")
+        found[new] = name
+    return {new: state[name] for new, name in found.items()}
+
+
+def both(ours: str, theirs: str) -> list[Rule]:
+    """Weight and bias, stored alike."""
+    return [same(f"{ours}.{kind}", f"{theirs}.{kind}") for kind in ("weight", "bias")]
+
+
+def fused(ours: str, theirs: Sequence[str], bias: bool) -> list[Rule]:
+    """Our one linear layer whose rows are those of several of theirs, one below the other."""
+    return [
+        Rule(
+            f"{ours}.{kind}",
+            tuple(f"{name}.{kind}" for name in theirs),
+            torch.cat,
+            lambda tensor: list(tensor.chunk(len(theirs))),
+        )
+        for kind in ("weight", "bias")[: 1 + bias]
+    ]
+
+
+def canonical(config: ViTConfig) -> ViTConfig:
+    """The same function in the words that reading a file would use."""
+    changes: dict[str, object] = {}
+    if config.pool == "cls":
+        changes["norm_after_pool"] = False  # a norm per token, before or after taking one of them
+    if not config.num_classes:
+        changes |= {"distilled": False, "head_bias": True}
+    if not config.registers:
+        changes["prefix_positions"] = "all" if config.prefix_positions != "none" or not config.cls_token else "none"
+    return dataclasses.replace(config, **changes)  # type: ignore[arg-type]
+
+
+def with_biases(
+    config: ViTConfig, state: Mapping[str, Tensor], fields: Sequence[str]
+) -> tuple[ViTConfig, dict[str, Tensor]]:
+    """Zeros for the biases that the model has not and the format has; ``fields`` of patch_bias, qkv_bias, head_bias."""
+    weights = {
+        "patch_bias": ["patch_embed"],
+        "qkv_bias": [f"blocks.{layer}.attn.qkv" for layer in range(config.depth)],
+        "head_bias": [name for name in ("head", "head_dist") if f"{name}.weight" in state],
+    }
+    state = dict(state)
+    for field in fields:
+        if not getattr(config, field):
+            for name in weights[field]:
+                weight = state[f"{name}.weight"]
+                state[f"{name}.bias"] = weight.new_zeros(weight.shape[0])
+            config = dataclasses.replace(config, **{field: True})  # type: ignore[arg-type]
+    return config, state
+
+
+def with_prefix_positions(
+    config: ViTConfig, state: Mapping[str, Tensor], which: str
+) -> tuple[ViTConfig, dict[str, Tensor]]:
+    """Position rows for ``which`` prefix tokens (all or cls): rows of zeros come, rows of registers go into the registers."""
+    if config.position != "learned" or config.prefix_positions == which:
+        return config, dict(state)
+    changed = dataclasses.replace(config, prefix_positions=which)
+    had, wanted = config.position_prefix, changed.position_prefix
+    table = state["pos_embed"]  # (1, had + h*w, D)
+    state = dict(state)
+    if wanted >= had:
+        rows = table.new_zeros(1, wanted - had, config.embed_dim)
+        state["pos_embed"] = torch.cat([table[:, :had], rows, table[:, had:]], dim=1)
+    else:
+        state["registers"] = state["registers"] + table[:, wanted:had]
+        state["pos_embed"] = torch.cat([table[:, :wanted], table[:, had:]], dim=1)
+    return changed, state
