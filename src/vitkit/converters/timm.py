@@ -1,94 +1,316 @@
-"""timm and facebookresearch/deit state dicts of the plain ViT (VIT_SPEC 2.5): fused qkv, dotted names."""
+"""timm's layout of the plain ViT, which DeiT, DINO and MAE files share (VIT_SPEC 2.5): fused qkv, dotted names.
+
+Source: timm 1.0.31, models/vision_transformer.py, deit.py and vision_transformer_hybrid.py.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import dataclasses
+import math
+import re
+from collections.abc import Iterable, Mapping
 
+import torch
 from torch import Tensor
 
 from vitkit.config import UserError
 from vitkit.converters.engine import Rule, same
-from vitkit.models.positions import square_grid
+from vitkit.converters.timm_folder import SIDECARS, read_sidecars, write_sidecars
+from vitkit.converters.wrappers import unwrapped
+from vitkit.models.positions import sincos2d, square_grid
 from vitkit.models.vit import ViTConfig
 
-__all__ = ["FILE", "IGNORE", "NAME", "UNTOLD", "config", "matches", "normalise", "prepare", "rules"]
+__all__ = [
+    "FILE",
+    "IGNORE",
+    "NAME",
+    "SIDECARS",
+    "UNTOLD",
+    "config",
+    "matches",
+    "normalise",
+    "plain_config",
+    "prepare",
+    "read_sidecars",
+    "refuse",
+    "rules",
+    "write_sidecars",
+]
 
 NAME = "timm"
 FILE = "model.safetensors"
-IGNORE: tuple[str, ...] = ()
-UNTOLD: frozenset[str] = frozenset({"num_heads"})
+IGNORE = (
+    r"mask_token",  # masked training only
+    r"decoder_(embed|pos_embed|blocks|norm|pred)\b.*",  # MAE's decoder
+    r"head\.(mlp|last_layer)\..*",  # DINO's projection head
+    # The rest of an OpenCLIP model whose image tower is timm's.
+    r"(text|transformer|token_embedding|ln_final)\..*",
+    r"positional_embedding|text_projection(\..*)?|logit_scale|logit_bias",
+)
+UNTOLD: frozenset[str] = frozenset({"num_heads", "gelu", "norm_eps"})
 HEAD_DIM = 64  # of every published plain size but H; a file of these names does not tell
+LAYER_SCALE = 1e-5  # the initial value is not in a file, and no longer matters
+CLIP_EPS = 1e-5  # of every published model with a norm before the blocks
+PATCHES = "patch_embed.proj.weight"
+DINOV2 = re.compile(r"mask_token|register_tokens|blocks\.\d+\.(\d+\..*|mlp\.w12\.weight)")
+# What other architectures of these names have, and the plain ViT has not.
+FOREIGN = {
+    r"blocks\.\d+\.attn\.[qk]_norm\..*": "normalised queries and keys",
+    r"blocks\.\d+\.(attn|mlp)\.norm\..*": "norms inside the branches",
+    r"blocks\.\d+\.attn\.([qkv]_bias|[qkv]_proj\..*|qkv\.bias_mask)|.*rel(ative)?_pos.*": "BEiT's or EVA's attention",
+    r"blocks\.\d+\.((attns|ffns|in_proj|mlp_out_proj)\..*|mlp_bias)": "parallel branches",
+    r"blocks\.\d+\.attn\.(lambda.*|sub_norm\..*)": "differential attention",
+    r"blocks\.\d+\.mlp\.(fc1_[gx]|fc3|w1|w2|w3|w12)\..*": "another gated MLP",
+    r".*(rope|freqs|periods).*|storage_tokens": "rotary positions",
+    r"patch_embed\.(norm|backbone\.(conv1|bn1|layer1|0|1))\b.*": "another patch embedding",
+}
+# One published model puts its norms after the branches (timm's ResPostBlock); its names are those of a plain model.
+RES_POST = ("vit_base_patch16_rpn_224", 768, 12, (16, 16))
+PROJECTION = "(outside) visual.head.proj.weight"
+ROOT, STAGES = "patch_embed.backbone.conv.weight", "patch_embed.backbone.stem.conv.weight"
+UNIT = r"patch_embed\.backbone\.stages\.(\d+)\.blocks\.(\d+)\."
 
 
 def matches(names: frozenset[str]) -> bool:
     """Does a file with these tensor names have this layout?"""
-    return {"patch_embed.proj.weight", "blocks.0.attn.qkv.weight"} <= names
+    plain = _plain(names)
+    if plain is None or not any(name.startswith("blocks.0.") for name in plain.values()):
+        return False
+    return not looks_like_dinov2(plain.values())
+
+
+def looks_like_dinov2(names: Iterable[str]) -> bool:
+    """Are these plain names of the original DINOv2 code? MAE's files have a mask token too, but a decoder with it."""
+    names = frozenset(names)
+    return "decoder_embed.weight" not in names and any(DINOV2.fullmatch(name) for name in names)
+
+
+def _plain(names: Iterable[str]) -> dict[str, str] | None:
+    """Names to names without their wrapper. OpenCLIP keeps the projection of a timm tower beside it: timm's head."""
+    plain = unwrapped(names, PATCHES, IGNORE)
+    if plain is None or "head.weight" in plain.values():
+        return plain
+    return {name: "head.weight" if new == PROJECTION else new for name, new in plain.items()}
 
 
 def normalise(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Names as the rules use them; this layout has one spelling."""
-    return dict(state)
+    """Names without wrappers, DeiT III's layer scales as timm's, and patch weights of old files as a convolution's."""
+    plain = _plain(state)
+    if plain is None:
+        return dict(state)
+    found = {}
+    for name, tensor in state.items():
+        new = re.sub(r"^(blocks\.\d+)\.gamma_([12])$", r"\1.ls\2.gamma", plain[name])
+        if new == PATCHES and tensor.ndim == 2:  # (D, 3 * P * P), of a dense layer
+            side = math.isqrt(tensor.shape[1] // 3)
+            if 3 * side * side == tensor.shape[1]:
+                tensor = tensor.reshape(-1, 3, side, side)
+        found[new] = tensor
+    if "head.weight" in found and any(name.endswith("visual.head.proj.weight") for name in state):
+        found["head.bias"] = found["head.weight"].new_zeros(found["head.weight"].shape[0])  # as timm reads it
+    return found
+
+
+def refuse(state: Mapping[str, Tensor], where: str) -> None:
+    """Raise UserError, naming the tensors, where they are of another architecture than the plain ViT's."""
+    for pattern, what in FOREIGN.items():
+        names = [name for name in state if re.fullmatch(pattern, name)]
+        if names:
+            more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+            raise UserError(f"{where} with {names[0]}{more} have {what}: not a plain Vision Transformer, not loaded.")
+    if "pos_embed" not in state:
+        raise UserError(f"{where} without pos_embed have other positions (rotary, or none): not loaded.")
+    for name in ("norm1.weight", "norm1.bias", "norm2.bias", "mlp.fc1.weight", "mlp.fc2.weight", "attn.qkv.weight"):
+        if f"blocks.0.{name}" not in state:
+            raise UserError(f"{where} without blocks.0.{name} are not of the plain Vision Transformer.")
+    if len({name.partition(".")[0] for name in state} & {"norm", "fc_norm"}) != 1:
+        raise UserError(
+            f"{where} need either norm or fc_norm, a last norm; timm's final_norm=False is not the plain ViT."
+        )
 
 
 def config(state: Mapping[str, Tensor], source_image_size: tuple[int, int] | None) -> ViTConfig:
     """Read the configuration off names and shapes. The number of heads is embed_dim / 64, an assumption of the caller's.
 
     Raises:
-        UserError: the patch grid is not a square and ``source_image_size`` was not given.
+        UserError: the tensors are of another architecture, named; or the patch grid is not a square and
+            ``source_image_size`` was not given.
     """
-    embed_dim, channels, patch_h, patch_w = state["patch_embed.proj.weight"].shape
-    depth = len({name.split(".")[1] for name in state if name.startswith("blocks.")})
-    cls_token = "cls_token" in state
+    found = plain_config(state, source_image_size, "timm weights")
+    plain = not (found.cls_token or found.registers or found.qkv_bias or found.layer_scale) and found.norm_after_pool
+    if plain and (found.embed_dim, found.depth, found.patch_size) == RES_POST[1:]:
+        raise UserError(
+            f"timm weights of these names and shapes are {RES_POST[0]}'s, whose norms come after the branches: "
+            "not a plain Vision Transformer, not loaded."
+        )
+    return found
+
+
+def plain_config(state: Mapping[str, Tensor], source_image_size: tuple[int, int] | None, where: str) -> ViTConfig:
+    """What names and shapes tell of a plain ViT in this layout; ``where`` names the file's kind in errors."""
+    refuse(state, where)
+    embed_dim, channels, patch_h, patch_w = state[PATCHES].shape
+    stem = _stem(state)
+    if stem is not None:
+        channels = state[ROOT if ROOT in state else STAGES].shape[1]
+    distilled = "dist_token" in state
+    if distilled and "head_dist.weight" not in state:
+        raise UserError(f"{where} with dist_token and without head_dist: timm averages two tokens there, not loaded.")
+    registers = 1 if distilled else state["reg_token"].shape[1] if "reg_token" in state else 0
+    cls_token, mapped, pre_norm = "cls_token" in state, "attn_pool.latent" in state, "norm_pre.weight" in state
+    rows, prefix_tokens = state["pos_embed"].shape[1], int(cls_token) + registers
     if source_image_size is None:
-        tokens = state["pos_embed"].shape[1] - cls_token
-        h, w = square_grid(tokens, "timm weights")
-        source_image_size = (h * patch_h, w * patch_w)
-    if "blocks.0.mlp.fc1.weight" not in state:
-        raise UserError("timm weights without blocks.0.mlp.fc1 are not of the plain Vision Transformer.")
+        stride = 1 if stem is None else 4 * 2 ** max(len(stem) - 1, 0)
+        (h, w), prefix_positions = _square(rows, prefix_tokens, where)
+        source_image_size = (h * patch_h * stride, w * patch_w * stride)
+    else:
+        h, w = ViTConfig(patch_size=(patch_h, patch_w), image_size=source_image_size, stem=stem).grid
+        prefix_positions = "none" if prefix_tokens and rows == h * w else "all"
+    hidden, mlp_dim = state["blocks.0.mlp.fc1.weight"].shape[0], state["blocks.0.mlp.fc2.weight"].shape[1]
+    after = "fc_norm.weight" in state
     return ViTConfig(
         embed_dim=embed_dim,
-        depth=depth,
+        depth=len({name.split(".")[1] for name in state if name.startswith("blocks.")}),
         num_heads=embed_dim // HEAD_DIM if embed_dim % HEAD_DIM == 0 else 1,
-        mlp_dim=state["blocks.0.mlp.fc1.weight"].shape[0],
+        mlp_dim=mlp_dim,
         patch_size=(patch_h, patch_w),
         image_size=source_image_size,
         in_channels=channels,
         num_classes=state["head.weight"].shape[0] if "head.weight" in state else 0,
         cls_token=cls_token,
-        pool="cls" if cls_token else "mean",
+        registers=registers,
+        distilled=distilled,
+        # timm's mean is of the patch tokens, its norm after it; a model with both norms' names does not exist
+        pool="map" if mapped else "cls" if cls_token and not after else "mean",
+        norm_after_pool=after,
         representation_size=state["pre_logits.fc.weight"].shape[0] if "pre_logits.fc.weight" in state else 0,
+        prefix_positions=prefix_positions,
         position_rule="bicubic_antialias",
+        stem=stem,
+        stem_numerics="timm" if stem is not None else "official",
+        mlp="swiglu" if hidden == 2 * mlp_dim else "gelu",
         gelu="erf",
-        layer_scale=1e-5 if "blocks.0.ls1.gamma" in state else None,
+        norm_eps=CLIP_EPS if pre_norm else 1e-6,
+        pre_norm=pre_norm,
+        patch_bias=not pre_norm,  # as timm has it: a bias that is missing is a missing tensor
+        qkv_bias="blocks.0.attn.qkv.bias" in state,
+        layer_scale=LAYER_SCALE if "blocks.0.ls1.gamma" in state else None,
     )
 
 
+def _stem(state: Mapping[str, Tensor]) -> tuple[int, ...] | None:
+    """Residual units per stage of a hybrid's ResNet; None: there is none."""
+    if ROOT in state:
+        return ()
+    if STAGES not in state:
+        return None
+    units = {found.groups() for name in state if (found := re.match(UNIT, name))}
+    return tuple(len([unit for stage, unit in units if int(stage) == n]) for n in sorted({int(s) for s, _ in units}))
+
+
+def _square(rows: int, prefix_tokens: int, where: str) -> tuple[tuple[int, int], str]:
+    """(grid, prefix_positions) of a position table of so many rows: timm gives all prefix tokens a row, or none."""
+    counts = {name: rows - n for name, n in (("all", prefix_tokens), ("none", 0)) if rows > n}
+    fit = [name for name, n in counts.items() if math.isqrt(n) ** 2 == n]
+    if prefix_tokens and len(fit) == 2:
+        raise UserError(
+            f"{where}: {rows} positions are a square grid with and without the {prefix_tokens} prefix tokens. "
+            "Say the size they were trained at: source_image_size=(H, W)."
+        )
+    found = next(iter(fit or counts))
+    return square_grid(counts[found], where), found
+
+
 def prepare(config: ViTConfig, state: Mapping[str, Tensor]) -> tuple[ViTConfig, dict[str, Tensor]]:
-    """As `engine.Format.prepare`."""
-    return config, dict(state)
+    """As `engine.Format.prepare`: positions of every kind as one table, and zeros for biases that timm always has."""
+    state, P = dict(state), config.prefix_tokens
+    changes: dict[str, object] = {"position": "learned"}
+    if config.position != "learned":
+        state["pos_embed"] = _table(config, state)
+    rows = config.position_prefix if config.position == "learned" else 0
+    if config.distilled and rows < P:  # timm's distilled models have a row for each prefix token
+        zeros = state["cls_token"].new_zeros(1, P - rows, config.embed_dim)
+        table = state["pos_embed"]
+        state["pos_embed"] = torch.cat([table[:, :rows], zeros, table[:, rows:]], dim=1)
+        rows = P
+    elif rows not in (0, P):  # the cls token has a row, the registers have none
+        row, state["pos_embed"] = state["pos_embed"][:, :1], state["pos_embed"][:, 1:]
+        state["cls_token"] = state["cls_token"] + row
+        rows = 0
+    changes["prefix_positions"] = "all" if rows == P else "none"
+    if not config.patch_bias and not config.pre_norm:
+        state["patch_embed.bias"] = state["patch_embed.weight"].new_zeros(config.embed_dim)
+        changes["patch_bias"] = True
+    if config.num_classes and not config.head_bias:
+        for head in ("head", "head_dist") if config.distilled else ("head",):
+            state[f"{head}.bias"] = state[f"{head}.weight"].new_zeros(config.num_classes)
+        changes["head_bias"] = True
+    return dataclasses.replace(config, **changes), state  # type: ignore[arg-type]
+
+
+def _table(config: ViTConfig, state: dict[str, Tensor]) -> Tensor:
+    """Positions of the patches (1, h*w, D) that are not a learned table, as one; takes their tensors out of ``state``."""
+    h, w = config.grid
+    if config.position == "sincos2d":
+        return sincos2d((h, w), config.embed_dim)
+    if config.position == "none":
+        return torch.zeros_like(state["patch_embed.weight"][:, 0, 0, 0]).expand(1, h * w, -1)
+    x, y = state.pop("pos_x"), state.pop("pos_y")  # (1, w, D/2), (1, h, D/2)
+    columns, rows = x.unsqueeze(1).expand(-1, h, -1, -1), y.unsqueeze(2).expand(-1, -1, w, -1)
+    return torch.cat([columns, rows], dim=-1).flatten(1, 2)
 
 
 def rules(config: ViTConfig) -> tuple[Rule, ...]:
     """The table of a configuration."""
-    table = [
-        same("patch_embed.weight", "patch_embed.proj.weight"),
-        same("patch_embed.bias", "patch_embed.proj.bias"),
-        same("pos_embed", "pos_embed"),
-        same("norm.weight", "norm.weight"),
-        same("norm.bias", "norm.bias"),
-    ]
+    table = [same("patch_embed.weight", PATCHES), same("pos_embed", "pos_embed")]
+    last = "fc_norm" if config.norm_after_pool else "norm"
+    table += _both("norm", last)
+    if config.patch_bias:
+        table.append(same("patch_embed.bias", "patch_embed.proj.bias"))
     if config.cls_token:
         table.append(same("cls_token", "cls_token"))
+    if config.registers and not (config.distilled and config.registers > 1):
+        table.append(same("registers", "dist_token" if config.distilled else "reg_token"))
+    if config.pre_norm:
+        table += _both("norm_pre", "norm_pre")
+    if config.stem is not None:
+        table += _stem_rules(config.stem)
     for layer in range(config.depth):
-        for part in ("norm1", "attn.qkv", "attn.proj", "norm2", "mlp.fc1", "mlp.fc2"):
-            for kind in ("weight", "bias"):
-                name = f"blocks.{layer}.{part}.{kind}"
-                table.append(same(name, name))
+        block = f"blocks.{layer}"
+        for part in ("norm1", "attn.proj", "norm2", "mlp.fc1", "mlp.fc2"):
+            table += _both(f"{block}.{part}", f"{block}.{part}")
+        table += _both(f"{block}.attn.qkv", f"{block}.attn.qkv", config.qkv_bias)
         if config.layer_scale is not None:
-            table.append(same(f"blocks.{layer}.layer_scale1", f"blocks.{layer}.ls1.gamma"))
-            table.append(same(f"blocks.{layer}.layer_scale2", f"blocks.{layer}.ls2.gamma"))
+            table += [same(f"{block}.layer_scale{n}", f"{block}.ls{n}.gamma") for n in (1, 2)]
+    if config.pool == "map":
+        table.append(same("map_pool.probe", "attn_pool.latent"))
+        # timm's pooling has a plain MLP also where the blocks' is gated
+        parts = ("q", "kv", "proj", "norm", *(("mlp.fc1", "mlp.fc2") if config.mlp == "gelu" else ()))
+        table += [rule for part in parts for rule in _both(f"map_pool.{part}", f"attn_pool.{part}")]
     if config.representation_size:
-        table += [same(f"pre_logits.{kind}", f"pre_logits.fc.{kind}") for kind in ("weight", "bias")]
+        table += _both("pre_logits", "pre_logits.fc")
     if config.num_classes:
-        table += [same(f"head.{kind}", f"head.{kind}") for kind in ("weight", "bias")]
+        for head in ("head", "head_dist") if config.distilled else ("head",):
+            table += _both(head, head, config.head_bias)
     return tuple(table)
+
+
+def _both(ours: str, theirs: str, bias: bool = True) -> list[Rule]:
+    return [same(f"{ours}.{kind}", f"{theirs}.{kind}") for kind in (("weight", "bias") if bias else ("weight",))]
+
+
+def _stem_rules(units: tuple[int, ...]) -> list[Rule]:
+    """timm keeps a ResNet of the root alone under other names than one with stages."""
+    backbone = "patch_embed.backbone"
+    root = f"{backbone}.stem" if units else backbone
+    table = [same("stem.conv_root.weight", f"{root}.conv.weight"), *_both("stem.gn_root", f"{root}.norm")]
+    for stage, count in enumerate(units):
+        for unit in range(count):
+            ours, theirs = f"stem.stages.{stage}.{unit}", f"{backbone}.stages.{stage}.blocks.{unit}"
+            for n in (1, 2, 3):
+                table.append(same(f"{ours}.conv{n}.weight", f"{theirs}.conv{n}.weight"))
+                table += _both(f"{ours}.gn{n}", f"{theirs}.norm{n}")
+            if not unit:  # the first unit of a stage changes width or size
+                table.append(same(f"{ours}.conv_proj.weight", f"{theirs}.downsample.conv.weight"))
+                table += _both(f"{ours}.gn_proj", f"{theirs}.downsample.norm")
+    return table

@@ -48,11 +48,16 @@ class StdConv(nn.Conv2d):
         _, self.eps, self.eps_of = STEM_NUMERICS[numerics]
 
     def forward(self, x: Tensor) -> Tensor:
-        weight = self.weight - self.weight.mean(dim=(1, 2, 3), keepdim=True)
-        variance = weight.square().mean(dim=(1, 2, 3), keepdim=True)
-        scale = variance.sqrt() + self.eps if self.eps_of == "deviation" else (variance + self.eps).sqrt()
+        if (
+            self.eps_of == "variance"
+        ):  # as timm computes it, to the last bit: a deep stem magnifies what is rounded otherwise
+            flat = self.weight.reshape(1, self.out_channels, -1)
+            weight = F.batch_norm(flat, None, None, training=True, eps=self.eps).reshape_as(self.weight)
+        else:
+            weight = self.weight - self.weight.mean(dim=(1, 2, 3), keepdim=True)
+            weight = weight / (weight.square().mean(dim=(1, 2, 3), keepdim=True).sqrt() + self.eps)
         kernel, stride = self.kernel_size[0], self.stride[0]
-        return F.conv2d(_same(x, kernel, stride), weight / scale, stride=stride)
+        return F.conv2d(_same(x, kernel, stride), weight, stride=stride)
 
 
 class Unit(nn.Module):

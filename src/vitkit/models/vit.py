@@ -59,9 +59,8 @@ class ViTConfig:
     distilled: bool = (
         False  # the first register is DeiT's distillation token: a head of its own, logits are the mean of two
     )
-    pool: str = (
-        "cls"  # cls | mean (of the patch tokens) | map (attention pooling) | none (the head is applied to every token)
-    )
+    # cls | mean | map (attention pooling), both of the patch tokens | none (the head is applied to every token)
+    pool: str = "cls"
     norm_after_pool: bool = False  # the last norm reads the pooled vector, not the tokens (timm's fc_norm)
     representation_size: int = 0  # width of the tanh layer before the head ("pre_logits"); 0: none
     position: str = (
@@ -236,7 +235,7 @@ class Mlp(nn.Module):
 
 
 class MapPool(nn.Module):
-    """Multi-head attention pooling: a learned query reads all tokens, then an MLP; (B, N, D) -> (B, D).
+    """Multi-head attention pooling: a learned query reads the patch tokens, then an MLP; (B, h*w, D) -> (B, D).
 
     Source: arXiv 2106.04560, section 3 (big_vision's MAPHead, VIT_SPEC 1.3).
     """
@@ -380,10 +379,10 @@ class VisionTransformer(nn.Module):
             x = features.prefix[:, token]
         elif self.config.pool == "mean":
             x = features.patches.mean(dim=(1, 2))
+        elif self.map_pool is not None:
+            x = self.map_pool(features.patches.flatten(1, 2))
         else:
             x = torch.cat([features.prefix, features.patches.flatten(1, 2)], dim=1)
-        if self.map_pool is not None:
-            x = self.map_pool(x)
         return self.norm(x) if self.config.norm_after_pool else x
 
     def forward_head(self, features: Features) -> Tensor:

@@ -1,0 +1,123 @@
+"""The image tower of OpenAI's CLIP and of OpenCLIP, with or without the text tower beside it.
+
+Towers that are timm models (``visual.trunk.*``) are timm's layout.
+Source: OpenCLIP 3.3 (github.com/mlfoundations/open_clip, src/open_clip/transformer.py and model.py).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from vitkit.config import UserError
+from vitkit.converters.engine import Rule, give_cls_a_position, same
+from vitkit.converters.wrappers import unwrapped
+from vitkit.models.positions import square_grid
+from vitkit.models.vit import ViTConfig
+
+__all__ = ["FILE", "IGNORE", "NAME", "UNTOLD", "config", "matches", "normalise", "prepare", "rules"]
+
+NAME = "open_clip"
+FILE = "open_clip_model.safetensors"
+IGNORE = (  # the text tower, and what compares the two
+    r"(text|transformer|token_embedding|ln_final)\..*",
+    r"positional_embedding|text_projection(\..*)?|logit_scale|logit_bias|attn_mask",
+    r"input_resolution|context_length|vocab_size",  # numbers in OpenAI's files
+)
+UNTOLD: frozenset[str] = frozenset({"num_heads", "gelu"})
+HEAD_DIM = 64  # OpenCLIP's default; of H/14, g/14 and bigG/14 it is 80, 88 and 104
+ANCHOR, BLOCK = "class_embedding", "visual.transformer.resblocks"
+LAYER_SCALE = 1e-5
+PARTS = (
+    ("norm1", "ln_1"),
+    ("attn.proj", "attn.out_proj"),
+    ("norm2", "ln_2"),
+    ("mlp.fc1", "mlp.c_fc"),
+    ("mlp.fc2", "mlp.c_proj"),
+)
+
+
+def matches(names: frozenset[str]) -> bool:
+    """Does a file with these tensor names have this layout?"""
+    plain = unwrapped(names, ANCHOR, IGNORE)
+    return plain is not None and {"conv1.weight", "transformer.resblocks.0.ln_1.weight"} <= set(plain.values())
+
+
+def normalise(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Names as in a whole model, the image tower's with "visual."."""
+    plain = unwrapped(state, ANCHOR, IGNORE) or {name: name for name in state}
+    prefix = next((name[: -len(ANCHOR)] for name, inner in plain.items() if inner == ANCHOR), "")
+    return {f"visual.{plain[n]}" if n.startswith(prefix) else plain[n]: tensor for n, tensor in state.items()}
+
+
+def config(state: Mapping[str, Tensor], source_image_size: tuple[int, int] | None) -> ViTConfig:
+    """Read the configuration off names and shapes. Heads of width 64 and the exact GELU are assumptions of the caller's.
+
+    Raises:
+        UserError: another pooling (CoCa's), or a patch grid that is no square without ``source_image_size``.
+    """
+    if pooling := [name for name in state if name.startswith("visual.attn_pool")]:
+        raise UserError(f"OpenCLIP weights with {pooling[0]} pool by attention of several queries (CoCa): not loaded.")
+    embed_dim, channels, patch_h, patch_w = state["visual.conv1.weight"].shape
+    if source_image_size is None:
+        h, w = square_grid(state["visual.positional_embedding"].shape[0] - 1, "OpenCLIP weights")
+        source_image_size = (h * patch_h, w * patch_w)
+    clipa = "visual.ln_pre.weight" not in state  # the only published models without it also differ in their pooling
+    return ViTConfig(
+        embed_dim=embed_dim,
+        depth=len({found[1] for name in state if (found := re.match(rf"{re.escape(BLOCK)}\.(\d+)\.", name))}),
+        num_heads=embed_dim // HEAD_DIM if embed_dim % HEAD_DIM == 0 else 1,
+        mlp_dim=state[f"{BLOCK}.0.mlp.c_fc.weight"].shape[0],
+        patch_size=(patch_h, patch_w),
+        image_size=source_image_size,
+        in_channels=channels,
+        num_classes=state["visual.proj"].shape[1] if "visual.proj" in state else 0,
+        pool="mean" if clipa else "cls",
+        norm_after_pool=clipa,
+        position_rule="bicubic_antialias",
+        gelu="erf",
+        norm_eps=1e-5,
+        pre_norm=not clipa,
+        patch_bias=False,
+        head_bias="visual.proj" not in state,
+        layer_scale=LAYER_SCALE if f"{BLOCK}.0.ls_1.gamma" in state else None,
+    )
+
+
+def prepare(config: ViTConfig, state: Mapping[str, Tensor]) -> tuple[ViTConfig, dict[str, Tensor]]:
+    """As `engine.Format.prepare`: a position for the cls token, and no biases where they are all zeros (timm's CLIP)."""
+    config, state = give_cls_a_position(config, state)
+    for field, name in (("patch_bias", "patch_embed.bias"), ("head_bias", "head.bias")):
+        if name in state and not state[name].is_meta and not state[name].any():
+            state = {key: tensor for key, tensor in state.items() if key != name}
+            config = ViTConfig(**{**vars(config), field: False})
+    return config, dict(state)
+
+
+def rules(config: ViTConfig) -> tuple[Rule, ...]:
+    """The table of a configuration. What the layout has no name for has no rule."""
+    table = [
+        same("patch_embed.weight", "visual.conv1.weight"),
+        Rule("cls_token", ("visual.class_embedding",), lambda p: p[0].reshape(1, 1, -1), lambda t: [t.reshape(-1)]),
+        Rule("pos_embed", ("visual.positional_embedding",), lambda p: p[0].unsqueeze(0), lambda t: [t.squeeze(0)]),
+        *_both("norm", "visual.ln_post"),
+    ]
+    if config.pre_norm:
+        table += _both("norm_pre", "visual.ln_pre")
+    for layer in range(config.depth):
+        ours, theirs = f"blocks.{layer}", f"{BLOCK}.{layer}"
+        for kind in ("weight", "bias"):
+            table.append(same(f"{ours}.attn.qkv.{kind}", f"{theirs}.attn.in_proj_{kind}"))
+        for part, their_part in PARTS if config.mlp == "gelu" else PARTS[:3]:
+            table += _both(f"{ours}.{part}", f"{theirs}.{their_part}")
+        if config.layer_scale is not None:
+            table += [same(f"{ours}.layer_scale{n}", f"{theirs}.ls_{n}.gamma") for n in (1, 2)]
+    if config.num_classes:
+        table.append(Rule("head.weight", ("visual.proj",), lambda p: p[0].T, lambda t: [t.T]))
+    return tuple(table)
+
+
+def _both(ours: str, theirs: str) -> list[Rule]:
+    return [same(f"{ours}.{kind}", f"{theirs}.{kind}") for kind in ("weight", "bias")]
