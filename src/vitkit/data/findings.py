@@ -220,9 +220,10 @@ def fit_losses(sizes: Sequence[tuple[int, int]], record: Preprocess, reason: str
     H, W = record.image_size
     by_height, by_width = H / height, W / width
     one = np.ones(len(height))
-    if record.fit == "squash":
+    if record.fit in ("squash", "squash_crop"):
         bent = np.maximum(by_height, by_width) / np.minimum(by_height, by_width)
-        return Losses(record, reason, 0 * one, bent, np.minimum(by_height, by_width))
+        fraction = record.crop_fraction if record.fit == "squash_crop" else 1.0
+        return Losses(record, reason, (1 - fraction**2) * one, bent, np.minimum(by_height, by_width) / fraction)
     if record.fit == "pad":
         return Losses(record, reason, 0 * one, one, np.minimum(by_height, by_width))
     scale = np.maximum(by_height, by_width) / record.crop_fraction

@@ -40,7 +40,8 @@ __all__ = [
 
 Array = np.ndarray
 Picture = Image.Image | Bands  # upright: RGB, or of another number of channels
-FITS = ("crop", "squash", "pad")
+FITS = ("crop", "squash", "pad")  # that one can choose
+KNOWN_FITS = (*FITS, "squash_crop")
 INTERPOLATIONS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 IMAGE_SUFFIXES = frozenset(
     f".{name}"
@@ -57,14 +58,15 @@ class Preprocess:
     """How an image becomes the model's input. Stored in the bundle; every command obeys it."""
 
     image_size: tuple[int, int]  # (H, W) that the model runs at
-    fit: str = "crop"  # crop: centre crop | squash: whole image, aspect lost | pad: whole image, aspect kept
+    fit: str = "crop"  # crop: centre crop | squash: whole image, aspect lost | pad: whole image, aspect kept |
+    # squash_crop: the centre of a squashed image, as transformers' DeiT
     crop_fraction: float = 1.0  # fit=crop: part of the covering resize that the centre crop keeps, 0.875 = 256 -> 224
     interpolation: str = "bicubic"  # always antialiased
     mean: tuple[float, ...] = (0.5, 0.5, 0.5)  # per channel: 3 of RGB, or those of the files; of integers in [0, 1]
     std: tuple[float, ...] = (0.5, 0.5, 0.5)
 
     def __post_init__(self) -> None:
-        for name, known in (("fit", FITS), ("interpolation", tuple(INTERPOLATIONS))):
+        for name, known in (("fit", KNOWN_FITS), ("interpolation", tuple(INTERPOLATIONS))):
             value = getattr(self, name)
             if value not in known:
                 raise UserError(f"{name} is {value!r}; known: {', '.join(known)}.{did_you_mean(str(value), known)}")
@@ -146,6 +148,10 @@ def fit_image(image: Picture, record: Preprocess) -> Array:
         image = image.resize((W, H), filter_)
     elif record.fit == "crop":
         image = _cover(image, record)
+    elif record.fit == "squash_crop":
+        new_h, new_w = round(H / record.crop_fraction), round(W / record.crop_fraction)
+        left, top = round((new_w - W) / 2), round((new_h - H) / 2)
+        image = image.resize((new_w, new_h), filter_).crop((left, top, left + W, top + H))
     else:
         scale = min(H / height, W / width)
         new_w, new_h = min(W, max(1, round(width * scale))), min(H, max(1, round(height * scale)))

@@ -20,6 +20,7 @@ POSITION_RULES: dict[str, dict[str, object]] = {
     "bilinear_antialias": {"mode": "bilinear", "align_corners": False, "antialias": True},  # FlexiViT
     "bicubic": {"mode": "bicubic", "align_corners": False},  # Hugging Face
     "bicubic_antialias": {"mode": "bicubic", "align_corners": False, "antialias": True},  # timm state dicts
+    "bicubic_align_corners": {"mode": "bicubic", "align_corners": True},  # torchvision's interpolate_embeddings
     # DINO and DINOv2 as published: bicubic, sampled as if the new grid were OFFSET patches larger
     "bicubic_offset": {"mode": "bicubic", "align_corners": False},
 }

@@ -22,7 +22,7 @@ from vitkit.data.pixels import Preprocess
 from vitkit.models.positions import resample_positions
 from vitkit.models.vit import VisionTransformer, ViTConfig
 from vitkit.weights import fill, read_tensors
-from vitkit.zoo.rows import ROWS, Checkpoint
+from vitkit.zoo.rows import ROWS, Checkpoint, find_row, suggest
 
 __all__ = ["adapt_channels", "load_model", "resize"]
 
@@ -65,16 +65,15 @@ def load_model(name: str | Path, **overrides: Any) -> Bundle:
     elif path.is_file():
         bundle = _read_checkpoint(path, source_image_size, overrides)
     else:
-        names = [row.name for row in ROWS]
-        if str(name) in names:
+        if row := find_row(str(name)):
             raise UserError(
                 f"{name} is a known checkpoint, but no file of that name is here. Get it from its publisher "
-                f"({next(row.source for row in ROWS if row.name == str(name))}) and give the file's path."
+                f"({row.source}: {row.address}) and give the file's path."
             )
         near = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
         raise UserError(
-            f"no model {str(name)!r}: no such file or folder, and not a known name ({', '.join(names)})."
-            f"{did_you_mean(path.name, [*names, *near])}"
+            f"no model {str(name)!r}: no such file or folder, and not a known name (`vit models` lists them)."
+            f"{did_you_mean(path.name, near) or suggest(str(name))}"
         )
     return _apply(bundle, overrides)
 
@@ -94,7 +93,8 @@ def _read_checkpoint(path: Path, source_image_size: tuple[int, int] | None, over
     row = _row_of(path, state, module.NAME)
     config = _config(module, state, source_image_size, None if row else overrides.get("image_size"), path)
     notes = []
-    told = {**(row.model if row else {}), **{k: v for k, v in overrides.items() if k in MODEL_FIELDS - {"image_size"}}}
+    known = {name: getattr(row.model, name) for name in MODEL_FIELDS - {"image_size"}} if row else {}
+    told = {**known, **{k: v for k, v in overrides.items() if k in MODEL_FIELDS - {"image_size"}}}
     if "num_heads" not in told and module.NAME == "timm":
         if config.embed_dim % 64:
             raise UserError(
@@ -107,7 +107,7 @@ def _read_checkpoint(path: Path, source_image_size: tuple[int, int] | None, over
     fill(model, tensors, str(path))
     if model.head is not None and not model.head.weight.any():
         notes.append("the head is all zeros: these weights give features, not classes")
-    preprocess = Preprocess(**row.preprocess) if row else None  # type: ignore[arg-type]
+    preprocess = row.preprocess if row else None
     return Bundle(
         model=model.eval(),
         preprocess_record=preprocess,
