@@ -18,9 +18,10 @@ from converters.parity_huggingface import Row
 from peers import peer
 from vitkit.config import override
 from vitkit.converters.engine import decode, encode, split_ignored
+from vitkit.converters.formats import formats
 from vitkit.models.vit import VisionTransformer
 from vitkit.weights import fill
-from vitkit.zoo.load import _formats, resize
+from vitkit.zoo.adapt import resize
 
 __all__ = ["build", "expected", "files_of", "images", "quiet", "read", "state_of", "tokens", "write"]
 
@@ -122,7 +123,7 @@ def read(
     state: Mapping[str, Tensor], files: Mapping[str, Any], image_size: tuple[int, int] | None = None
 ) -> tuple[VisionTransformer, ModuleType, list[str]]:
     """(our model, the one format that knows these names, what it leaves out)."""
-    (module,) = [module for module in _formats() if module.matches(frozenset(state))]
+    (module,) = [module for module in formats() if module.matches(frozenset(state))]
     normalised, ignored = split_ignored(module.normalise(state), module.IGNORE)
     told = dict(module.read_sidecars(files).model)
     config = override(module.config(normalised, told.pop("image_size", None)), told, "config.json")

@@ -11,9 +11,9 @@ import torch
 from converters.huggingface_models import build, expected, files_of, images, quiet, read, state_of, tokens, write
 from converters.parity_huggingface import ROWS, Row
 from vitkit.converters.engine import decode, split_ignored
+from vitkit.converters.formats import formats
 from vitkit.converters.targets import family_for
 from vitkit.models.vit import VisionTransformer
-from vitkit.zoo.load import _formats
 
 IDS = [f"{row.family}-{row.model}-{row.image_size[0]}x{row.image_size[1]}" for row in ROWS]
 TOLERANCE = 1e-5  # of the output's scale: measured at most 1.2e-6, and at least 8e-5 with the GELU of another family
@@ -102,7 +102,7 @@ def test_published_sizes_are_read_whole_without_values(name: str) -> None:
     with quiet() as library, torch.device("meta"):
         class_ = getattr(library, model)
         theirs = class_(class_.config_class(**sizes, **arguments))
-    (module,) = [module for module in _formats() if module.matches(frozenset(theirs.state_dict()))]
+    (module,) = [module for module in formats() if module.matches(frozenset(theirs.state_dict()))]
     state, _ = split_ignored(module.normalise(theirs.state_dict()), module.IGNORE)
     config = module.config(state, None)
     assert config.num_heads == heads

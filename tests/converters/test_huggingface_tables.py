@@ -13,8 +13,8 @@ from torch import Tensor
 from vitkit.config import UserError
 from vitkit.converters import google, huggingface_clip, huggingface_dinov2, huggingface_vit, timm, torchvision
 from vitkit.converters.engine import decode, encode, split_ignored
+from vitkit.converters.formats import formats
 from vitkit.models.vit import VisionTransformer, ViTConfig
-from vitkit.zoo.load import _formats
 
 BASE = ViTConfig(
     embed_dim=64, depth=2, num_heads=4, mlp_dim=128, patch_size=(4, 4), image_size=(12, 12), num_classes=5, gelu="erf"
@@ -103,7 +103,7 @@ def test_the_configuration_is_read_off_tensors_without_values(name: str) -> None
 def test_exactly_one_format_recognises_the_names(name: str) -> None:
     module, config = case(name)
     names = frozenset(encode(random_state(config), module.rules(config)))
-    assert [f.NAME for f in _formats() if f.matches(names)] == [module.NAME]
+    assert [f.NAME for f in formats() if f.matches(names)] == [module.NAME]
 
 
 def test_the_names_of_other_formats_are_not_taken() -> None:

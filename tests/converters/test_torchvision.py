@@ -16,7 +16,7 @@ from vitkit.converters import torchvision
 from vitkit.converters.engine import decode, encode
 from vitkit.models.vit import VisionTransformer
 from vitkit.weights import fill
-from vitkit.zoo.load import resize
+from vitkit.zoo.adapt import resize
 
 
 def build(**arguments: Any) -> nn.Module:

@@ -29,7 +29,14 @@ EXTENSION = {"google": ".npz", "big_vision": ".npz", "timm": ".safetensors", "to
 def bundle_at(path: Path, **changes: object) -> Path:
     config = ViTConfig(
         **{
-            **{"embed_dim": 64, "depth": 2, "num_heads": 1, "mlp_dim": 96, "patch_size": (4, 4), "image_size": (16, 16)},
+            **{
+                "embed_dim": 64,
+                "depth": 2,
+                "num_heads": 1,
+                "mlp_dim": 96,
+                "patch_size": (4, 4),
+                "image_size": (16, 16),
+            },
             **{"num_classes": 3, "gelu": "erf"},
             **changes,
         }  # type: ignore[arg-type]

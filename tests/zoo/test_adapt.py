@@ -15,7 +15,9 @@ from vitkit.zoo.adapt import adapt_channels, resize
 
 
 def model_of(**changes: object) -> VisionTransformer:
-    base = ViTConfig(embed_dim=32, depth=2, num_heads=2, mlp_dim=48, patch_size=(4, 4), image_size=(16, 16), num_classes=5)
+    base = ViTConfig(
+        embed_dim=32, depth=2, num_heads=2, mlp_dim=48, patch_size=(4, 4), image_size=(16, 16), num_classes=5
+    )
     model = VisionTransformer(dataclasses.replace(base, **changes))  # type: ignore[arg-type]
     rng = torch.Generator().manual_seed(0)
     for parameter in model.parameters():

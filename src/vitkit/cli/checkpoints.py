@@ -14,7 +14,9 @@ __all__ = ["convert", "verify"]
 @click.command(short_help="Write a model in another library's format, and check what was written.")
 @click.argument("source", metavar="SRC")
 @click.argument("destination", metavar="DST")
-@click.option("--to", required=True, metavar="FORMAT", help="google, big_vision, timm, huggingface, torchvision or vitkit.")
+@click.option(
+    "--to", required=True, metavar="FORMAT", help="google, big_vision, timm, huggingface, torchvision or vitkit."
+)
 @click.option("--force", is_flag=True, help="Write over what is at DST.")
 @model_options
 @common

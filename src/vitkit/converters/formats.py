@@ -35,7 +35,7 @@ def formats() -> tuple[ModuleType, ...]:
 
 def format_named(name: str) -> ModuleType | None:
     """The format of that NAME, if there is one."""
-    return next((module for module in formats() if module.NAME == name), None)
+    return next((module for module in formats() if name == module.NAME), None)
 
 
 def format_of(names: Iterable[str], where: str) -> ModuleType:

@@ -58,7 +58,7 @@ def convert(
         console.say(f"          {note}")
     if to == "vitkit":
         files: tuple[Path, ...] = (bundle.save(path) / "model.safetensors", path / "config.json")
-        layout, tensors, notes = "vitkit", len(bundle.model.state_dict()), ()
+        layout, tensors, notes = "vitkit", len(bundle.model.state_dict()), tuple[str, ...]()
     else:
         written = write_checkpoint(bundle, path, to)
         files, layout, tensors, notes = written.files, written.layout, written.tensors, written.notes

@@ -70,7 +70,7 @@ def verify(
     console = console or Console()
     if (path := Path(source)).is_dir() and is_bundle(path):
         found, bundle = None, load_model(path, **(overrides or {}))
-        layout, tensors, ignored = "vitkit bundle, checksum right", len(bundle.model.state_dict()), ()
+        layout, tensors, ignored = "vitkit bundle, checksum right", len(bundle.model.state_dict()), tuple[str, ...]()
         told_by = {"model": "config.json", "preprocess": "config.json"}
     else:
         said = dict(overrides or {})
@@ -117,7 +117,9 @@ def _describe(
                 f"mlp {c.mlp_dim}, patch {c.patch_size[0]}x{c.patch_size[1]}, {c.num_classes} outputs")  # fmt: skip
     extras = {"registers": c.registers, "ResNet stem": c.stem, "pre-norm": c.pre_norm, "layer scale": c.layer_scale is not None,
               "tanh layer": c.representation_size, "distillation head": c.distilled}  # fmt: skip
-    has = "".join(f", {name}" for name, there in extras.items() if there is not None and there is not False and there != 0)
+    has = "".join(
+        f", {name}" for name, there in extras.items() if there is not None and there is not False and there != 0
+    )
     activation = "SwiGLU" if c.mlp == "swiglu" else f"{c.gelu} GELU"
     console.say(f"          {activation}, norm epsilon {c.norm_eps:g}, pool {c.pool}{has} (told by {told_by['model']})")
     positions = f"{c.position}, {h}x{w} of {H}x{W} pixels"
@@ -183,7 +185,9 @@ def _compare(bundle: Bundle, found: Recognised | None) -> tuple[dict[str, str], 
     reference = next((known for known in REFERENCES if [known.sha256] == digests), None)
     if reference:
         difference = _from_reference(bundle.model, reference)
-        checks["reference"] = f"outputs on the reference pattern differ by at most {difference:.2g} from {reference.made_by}"
+        checks["reference"] = (
+            f"outputs on the reference pattern differ by at most {difference:.2g} from {reference.made_by}"
+        )
         if difference > reference.tolerance:
             failures.append(f"outputs on the reference pattern differ by {difference:.2g}")
     else:

@@ -12,7 +12,6 @@ from vitkit.config import UserError, did_you_mean, override
 from vitkit.data.pixels import Preprocess
 from vitkit.models.vit import ViTConfig
 from vitkit.zoo.adapt import adapt_channels, rebuild, resize
-from vitkit.zoo.fetch import fetch
 from vitkit.zoo.recognise import ADAPTED, Recognised, recognise
 from vitkit.zoo.rows import find_row, suggest
 
@@ -83,6 +82,8 @@ def find_checkpoint(
         near = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
         hint = did_you_mean(path.name, near) or suggest(str(name))
         raise UserError(f"no model {str(name)!r}: no such file or folder, and not a known name (see vit models).{hint}")
+    from vitkit.zoo.fetch import fetch
+
     return recognise(fetch(row), source_image_size=source_image_size, overrides=overrides, row=row)
 
 

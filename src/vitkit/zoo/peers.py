@@ -81,7 +81,9 @@ def _timm(bundle: Bundle, found: Recognised | None) -> Peer:
     own = dict(bundle.model.state_dict())
     config, state = timm.prepare(bundle.config, own)
     told: dict[str, Any] = timm.write_sidecars(config, bundle.preprocess_record, None)["config.json"]
-    model = library.create_model(told["architecture"], pretrained=False, num_classes=config.num_classes, **told["model_args"])
+    model = library.create_model(
+        told["architecture"], pretrained=False, num_classes=config.num_classes, **told["model_args"]
+    )
     state = encode(state, timm.rules(config))
     if found is not None and found.format.NAME == "timm" and not found.ignored:
         state = found.file.read()
@@ -103,7 +105,7 @@ def _torchvision(bundle: Bundle, found: Recognised | None) -> Peer:
     return f"torchvision {_import('torchvision').__version__}", "VisionTransformer", model.eval()
 
 
-def _hugging_face(bundle: Bundle, found: Recognised | None) -> Peer:
+def _hugging_face(bundle: Bundle, _found: Recognised | None) -> Peer:
     library = _import("transformers")
     with tempfile.TemporaryDirectory() as folder:
         write_checkpoint(bundle, Path(folder), "huggingface")

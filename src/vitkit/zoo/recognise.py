@@ -167,7 +167,11 @@ def recognise(
         preprocess_from=speaks[0].name if speaks else "",
         classes=classes,
         row=row,
-        source=sidecar.source if sidecar else f"{row.name}: {row.source}, trained on {row.trained_on}" if row else path.name,
+        source=sidecar.source
+        if sidecar
+        else f"{row.name}: {row.source}, trained on {row.trained_on}"
+        if row
+        else path.name,
         licence=who.licence if who else "unknown",
         assumed=tuple(_assumption(name, config) for name in untold),
     )
@@ -185,7 +189,9 @@ def _sources(
         sources.append(_Source(" and ".join(sorted(files)), format_.read_sidecars(files)))
     if row:
         classes = class_names(row.classes) if row.classes in CLASS_SETS else None
-        sources.append(_Source(f"the zoo's row {row.name} (by {how})", Told(_fields(row.model), row.preprocess, classes)))
+        sources.append(
+            _Source(f"the zoo's row {row.name} (by {how})", Told(_fields(row.model), row.preprocess, classes))
+        )
     return sources
 
 

@@ -22,7 +22,7 @@ class Reference:
 
 
 def pattern(channels: int, image_size: tuple[int, int]) -> Tensor:
-    """The image (1, C, H, W) of the golden vectors: value i, counted row by row with channels last, is (7919 i mod 1009) / 504 - 1."""
+    """The image (1, C, H, W) of the golden vectors: value i is (7919 i mod 1009) / 504 - 1, counted with channels last."""
     H, W = image_size
     i = torch.arange(math.prod((H, W, channels)))
     return ((i * 7919 % 1009) / 504 - 1).reshape(1, H, W, channels).permute(0, 3, 1, 2)

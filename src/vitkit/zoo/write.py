@@ -86,7 +86,7 @@ def write_checkpoint(bundle: Bundle, destination: Path, target: str) -> Written:
     different = differences(format_, config, tensors)
     if destination.suffix.lower() in (extension, ".npz", ".safetensors", ".pth"):
         return _bare(bundle, destination, format_, tensors, different)
-    notes = []
+    notes: list[str] = []
     files = _sidecars(format_, bundle, config, target, different, notes)
     destination.mkdir(parents=True, exist_ok=True)
     weights = destination / format_.FILE
