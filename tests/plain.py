@@ -122,7 +122,7 @@ class Plain:
         config = self.config
         if config.pool == "map":
             probe = self.dense(self.state["map_pool.probe"][0], "map_pool.q")  # (1, D)
-            k, v = np.split(self.dense(x, "map_pool.kv"), 2, axis=-1)
+            k, v = np.split(self.dense(x[config.prefix_tokens :], "map_pool.kv"), 2, axis=-1)
             y = self.dense(self.attend(probe, k, v), "map_pool.proj")
             return [(y + self.mlp(self.norm(y, "map_pool.norm"), "map_pool.mlp"))[0]]
         if config.pool == "mean":

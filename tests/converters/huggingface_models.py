@@ -20,7 +20,7 @@ from vitkit.config import override
 from vitkit.converters.engine import decode, encode, split_ignored
 from vitkit.converters.formats import formats
 from vitkit.models.vit import VisionTransformer
-from vitkit.weights import fill
+from vitkit.weights.fill import fill
 from vitkit.zoo.adapt import resize
 
 __all__ = ["build", "expected", "files_of", "images", "quiet", "read", "state_of", "tokens", "write"]

@@ -96,7 +96,7 @@ def test_the_configuration_is_read_off_tensors_without_values(name: str) -> None
     assert ignored in ([], ["unused.embeddings.mask_token"])
     source = None if config.grid[0] == config.grid[1] else config.image_size
     assert dataclasses.replace(module.config(normalised, source), num_heads=4) == config
-    assert "num_heads" in module.UNTOLD
+    assert "num_heads" in module.untold(ViTConfig())
 
 
 @pytest.mark.parametrize("name", CASES)

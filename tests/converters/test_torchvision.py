@@ -15,7 +15,7 @@ from peers import peer
 from vitkit.converters import torchvision
 from vitkit.converters.engine import decode, encode
 from vitkit.models.vit import VisionTransformer
-from vitkit.weights import fill
+from vitkit.weights.fill import fill
 from vitkit.zoo.adapt import resize
 
 

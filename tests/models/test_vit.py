@@ -117,7 +117,7 @@ FEATURES: dict[str, dict[str, object]] = {
     "cls without a position": {"prefix_positions": "none"},
     "mean beside cls and registers": {"pool": "mean", "registers": 2},
     "map pooling": {"pool": "map", "cls_token": False},
-    "map pooling over a prefix, quick GELU": {"pool": "map", "registers": 2, "gelu": "quick"},
+    "map pooling beside a prefix, quick GELU": {"pool": "map", "registers": 2, "gelu": "quick"},
     "map pooling, pre_logits": {"pool": "map", "cls_token": False, "representation_size": 24},
     "swiglu": {"mlp": "swiglu", "mlp_dim": 40},
     "quick GELU": {"gelu": "quick"},

@@ -194,8 +194,9 @@ def test_files_of_another_model_or_kind_are_refused(tmp_path: Path) -> None:
     (tmp_path / "model.pth").write_bytes(b"x")
     with pytest.raises(UserError, match=r"model\.pth is a text file, not weights; it begins 'x'"):
         load_model(tmp_path / "model.pth")
-    with pytest.raises(UserError, match="is not a vitkit bundle"):
-        load_model(tmp_path)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="neither a vitkit bundle .* nor a folder with weights"):
+        load_model(tmp_path / "empty")
 
 
 @pytest.mark.parametrize("kind", ["timm", "google"])

@@ -16,12 +16,11 @@ from vitkit.converters.flax import BLOCK, OFFICIAL_POSITIONS, conv, dense
 from vitkit.models.positions import square_grid
 from vitkit.models.vit import ViTConfig
 
-__all__ = ["FILE", "IGNORE", "NAME", "UNTOLD", "config", "matches", "normalise", "prepare", "rules"]
+__all__ = ["FILE", "IGNORE", "NAME", "config", "matches", "normalise", "prepare", "rules", "untold"]
 
 NAME = "big_vision"
 FILE = "model.npz"
 IGNORE: tuple[str, ...] = flax.IGNORE
-UNTOLD: frozenset[str] = frozenset()
 POSITIONS = "pos_embedding"
 OLDER_POSITIONS = (OFFICIAL_POSITIONS, "Transformer/pos_embedding")
 MAP = "MAPHead_0"
@@ -160,3 +159,8 @@ def rules(config: ViTConfig) -> tuple[Rule, ...]:
     if config.num_classes:
         table += dense("head", "head")
     return tuple(table)
+
+
+def untold(_config: ViTConfig) -> frozenset[str]:
+    """As `engine.Format.untold`."""
+    return frozenset()

@@ -18,12 +18,11 @@ from vitkit.converters.engine import Rule
 from vitkit.converters.wrappers import unwrapped
 from vitkit.models.vit import ViTConfig
 
-__all__ = ["FILE", "IGNORE", "NAME", "UNTOLD", "config", "matches", "normalise", "prepare", "rules"]
+__all__ = ["FILE", "IGNORE", "NAME", "config", "matches", "normalise", "prepare", "rules", "untold"]
 
 NAME = "dinov2"
 FILE = "model.pth"
 IGNORE = (r"mask_token", r"(dino|ibot)_head\..*", r"dino_loss\..*|ibot_patch_loss\..*")  # of pre-training only
-UNTOLD: frozenset[str] = frozenset({"num_heads"})
 TO_TIMM = (("register_tokens", "reg_token"), ("mlp.w12.", "mlp.fc1."), ("mlp.w3.", "mlp.fc2."))
 OURS = r"cls_token|pos_embed|registers|patch_embed\..*|norm\..*|blocks\..*"  # the original model has nothing else
 LAYER_SCALE = 1.0  # the initial value of the published models
@@ -95,3 +94,8 @@ def _their_name(name: str, config: ViTConfig) -> str:
     for theirs, timms in TO_TIMM if config.mlp == "swiglu" else TO_TIMM[:1]:
         name = name.replace(timms, theirs)
     return name
+
+
+def untold(_config: ViTConfig) -> frozenset[str]:
+    """As `engine.Format.untold`."""
+    return frozenset({"num_heads"})

@@ -59,7 +59,6 @@ class Format(Protocol):
     NAME: str  # unique; what people call it
     FILE: str  # the weights' usual name, with the format's extension: .npz, .safetensors or .pth
     IGNORE: tuple[str, ...]  # patterns of whole names (normalised) of tensors that are no part of the image model
-    UNTOLD: frozenset[str]  # fields of ViTConfig that `config` assumes, since names and shapes do not tell
 
     def matches(self, names: frozenset[str]) -> bool:
         """Does a file with these tensor names have this layout? True of exactly one format."""
@@ -71,6 +70,10 @@ class Format(Protocol):
 
     def config(self, state: Mapping[str, Tensor], source_image_size: tuple[int, int] | None) -> ViTConfig:
         """What the format's own code computes with these tensors (normalised, without the ignored ones)."""
+        ...
+
+    def untold(self, config: ViTConfig) -> frozenset[str]:
+        """Fields that `config` assumed in a model of this kind, since names and shapes do not tell."""
         ...
 
     def rules(self, config: ViTConfig) -> tuple[Rule, ...]:

@@ -15,12 +15,11 @@ from vitkit.models.hybrid import stem_stride
 from vitkit.models.positions import square_grid
 from vitkit.models.vit import ViTConfig
 
-__all__ = ["FILE", "IGNORE", "NAME", "UNTOLD", "config", "matches", "normalise", "prepare", "rules"]
+__all__ = ["FILE", "IGNORE", "NAME", "config", "matches", "normalise", "prepare", "rules", "untold"]
 
 NAME = "google"
 FILE = "model.npz"
 IGNORE: tuple[str, ...] = flax.IGNORE
-UNTOLD: frozenset[str] = frozenset()
 UNIT = re.compile(r"block(\d{1,3})/unit(\d{1,3})/")
 GROUP_NORM = re.compile(r"(.*/)?gn(\d+|_root|_proj)/(scale|bias)")
 
@@ -121,3 +120,8 @@ def _stem_rules(stem: tuple[int, ...]) -> list[Rule]:
                     *norm(f"{ours}.gn{part}", f"{theirs}/gn{part}"),
                 ]
     return table
+
+
+def untold(_config: ViTConfig) -> frozenset[str]:
+    """As `engine.Format.untold`."""
+    return frozenset()

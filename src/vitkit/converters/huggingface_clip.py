@@ -44,13 +44,13 @@ __all__ = [
     "IGNORE",
     "NAME",
     "SIDECARS",
-    "UNTOLD",
     "config",
     "matches",
     "normalise",
     "prepare",
     "read_sidecars",
     "rules",
+    "untold",
     "write_sidecars",
 ]
 
@@ -64,7 +64,6 @@ IGNORE = (
     r"vision_model\.embeddings\.position_ids",
     r"unused\..*",
 )
-UNTOLD = frozenset({"num_heads", "gelu", "norm_eps"})
 CLIP_TYPES = ("clip", "clip_vision_model")
 SIGLIP_TYPES = ("siglip", "siglip_vision_model")
 DEFAULTS = {
@@ -292,3 +291,8 @@ def _tower(config: ViTConfig, family: str) -> dict[str, Any]:
         "patch_size": config.patch_size[0],
         "num_channels": config.in_channels,
     }
+
+
+def untold(_config: ViTConfig) -> frozenset[str]:
+    """As `engine.Format.untold`."""
+    return frozenset({"num_heads", "gelu", "norm_eps"})

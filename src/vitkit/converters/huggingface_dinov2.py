@@ -47,13 +47,13 @@ __all__ = [
     "IGNORE",
     "NAME",
     "SIDECARS",
-    "UNTOLD",
     "config",
     "matches",
     "normalise",
     "prepare",
     "read_sidecars",
     "rules",
+    "untold",
     "write_sidecars",
 ]
 
@@ -61,7 +61,6 @@ NAME = "huggingface_dinov2"
 FILE = "model.safetensors"
 SIDECARS = ("config.json", "preprocessor_config.json")
 IGNORE = (r"classifier\..*", r"unused\..*")
-UNTOLD = frozenset({"num_heads", "gelu", "norm_eps"})
 TYPES = ("dinov2", "dinov2_with_registers")
 DEFAULTS = {"hidden_act": "gelu", "num_attention_heads": 12, "layer_norm_eps": 1e-6, "image_size": 224}
 PATCHES = "embeddings.patch_embeddings.projection"
@@ -239,3 +238,8 @@ def _mlp_ratio(config: ViTConfig, family: str) -> int:
         f"{family} cannot express mlp_dim={config.mlp_dim}: it makes that width from {config.embed_dim} times a whole "
         f"number{', two thirds of it in steps of 8' if config.mlp == 'swiglu' else ''}."
     )
+
+
+def untold(_config: ViTConfig) -> frozenset[str]:
+    """As `engine.Format.untold`."""
+    return frozenset({"num_heads", "gelu", "norm_eps"})

@@ -47,13 +47,13 @@ __all__ = [
     "IGNORE",
     "NAME",
     "SIDECARS",
-    "UNTOLD",
     "config",
     "matches",
     "normalise",
     "prepare",
     "read_sidecars",
     "rules",
+    "untold",
     "write_sidecars",
 ]
 
@@ -61,7 +61,6 @@ NAME = "huggingface_vit"
 FILE = "model.safetensors"
 SIDECARS = ("config.json", "preprocessor_config.json")
 IGNORE = (r"(vit\.|deit\.)?embeddings\.mask_token", r"decoder\..*", r"unused\..*")
-UNTOLD = frozenset({"num_heads", "gelu", "norm_eps"})
 TYPES = ("vit", "deit", "vit_mae", "vit_msn")
 DEFAULTS = {"hidden_act": "gelu", "num_attention_heads": 12, "layer_norm_eps": 1e-12, "image_size": 224}
 EPS = {"vit_msn": 1e-6}
@@ -236,3 +235,8 @@ def write_sidecars(config: ViTConfig, preprocess: Preprocess | None, classes: Se
     }
     images = {} if preprocess is None else {"preprocessor_config.json": write_preprocess(preprocess)}
     return {"config.json": values, **images}
+
+
+def untold(_config: ViTConfig) -> frozenset[str]:
+    """As `engine.Format.untold`."""
+    return frozenset({"num_heads", "gelu", "norm_eps"})

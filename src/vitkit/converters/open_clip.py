@@ -17,7 +17,7 @@ from vitkit.converters.wrappers import unwrapped
 from vitkit.models.positions import square_grid
 from vitkit.models.vit import ViTConfig
 
-__all__ = ["FILE", "IGNORE", "NAME", "UNTOLD", "config", "matches", "normalise", "prepare", "rules"]
+__all__ = ["FILE", "IGNORE", "NAME", "config", "matches", "normalise", "prepare", "rules", "untold"]
 
 NAME = "open_clip"
 FILE = "open_clip_model.safetensors"
@@ -26,7 +26,6 @@ IGNORE = (  # the text tower, and what compares the two
     r"positional_embedding|text_projection(\..*)?|logit_scale|logit_bias|attn_mask",
     r"input_resolution|context_length|vocab_size",  # numbers in OpenAI's files
 )
-UNTOLD: frozenset[str] = frozenset({"num_heads", "gelu"})
 HEAD_DIM = 64  # OpenCLIP's default; of H/14, g/14 and bigG/14 it is 80, 88 and 104
 ANCHOR, BLOCK = "class_embedding", "visual.transformer.resblocks"
 LAYER_SCALE = 1e-5
@@ -121,3 +120,8 @@ def rules(config: ViTConfig) -> tuple[Rule, ...]:
 
 def _both(ours: str, theirs: str) -> list[Rule]:
     return [same(f"{ours}.{kind}", f"{theirs}.{kind}") for kind in ("weight", "bias")]
+
+
+def untold(_config: ViTConfig) -> frozenset[str]:
+    """As `engine.Format.untold`."""
+    return frozenset({"num_heads", "gelu"})

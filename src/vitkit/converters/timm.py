@@ -25,7 +25,6 @@ __all__ = [
     "IGNORE",
     "NAME",
     "SIDECARS",
-    "UNTOLD",
     "config",
     "matches",
     "normalise",
@@ -34,6 +33,7 @@ __all__ = [
     "read_sidecars",
     "refuse",
     "rules",
+    "untold",
     "write_sidecars",
 ]
 
@@ -47,7 +47,6 @@ IGNORE = (
     r"(text|transformer|token_embedding|ln_final)\..*",
     r"positional_embedding|text_projection(\..*)?|logit_scale|logit_bias",
 )
-UNTOLD: frozenset[str] = frozenset({"num_heads", "gelu", "norm_eps"})
 HEAD_DIM = 64  # of every published plain size but H; a file of these names does not tell
 LAYER_SCALE = 1e-5  # the initial value is not in a file, and no longer matters
 CLIP_EPS = 1e-5  # of every published model with a norm before the blocks
@@ -314,3 +313,8 @@ def _stem_rules(units: tuple[int, ...]) -> list[Rule]:
                 table.append(same(f"{ours}.conv_proj.weight", f"{theirs}.downsample.conv.weight"))
                 table += _both(f"{ours}.gn_proj", f"{theirs}.downsample.norm")
     return table
+
+
+def untold(config: ViTConfig) -> frozenset[str]:
+    """As `engine.Format.untold`."""
+    return frozenset({"num_heads", *(("gelu", "norm_eps") if config.pre_norm or config.pool == "map" else ())})

@@ -24,12 +24,11 @@ from vitkit.converters.tables import (
 from vitkit.models.positions import square_grid
 from vitkit.models.vit import ViTConfig
 
-__all__ = ["FILE", "IGNORE", "NAME", "UNTOLD", "config", "matches", "normalise", "prepare", "rules"]
+__all__ = ["FILE", "IGNORE", "NAME", "config", "matches", "normalise", "prepare", "rules", "untold"]
 
 NAME = "torchvision"
 FILE = "model.pth"
 IGNORE: tuple[str, ...] = ()
-UNTOLD = frozenset({"num_heads"})
 LAYER = "encoder.layers.encoder_layer_"
 OLDER = ((r"\.mlp\.linear_1\.", ".mlp.0."), (r"\.mlp\.linear_2\.", ".mlp.3."))
 
@@ -107,3 +106,8 @@ def rules(config: ViTConfig) -> tuple[Rule, ...]:
     if config.num_classes:
         table += both("head", "heads.head")
     return tuple(table)
+
+
+def untold(_config: ViTConfig) -> frozenset[str]:
+    """As `engine.Format.untold`."""
+    return frozenset({"num_heads"})

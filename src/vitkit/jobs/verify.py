@@ -15,7 +15,7 @@ from vitkit.console import Console
 from vitkit.data.pixels import Preprocess
 from vitkit.models.vit import VisionTransformer, ViTConfig
 from vitkit.zoo.load import find_checkpoint, load_model, to_bundle
-from vitkit.zoo.peers import Compared, NotCompared, compare_with_peer
+from vitkit.zoo.peers import Compared, NotComparedError, compare_with_peer
 from vitkit.zoo.recognise import Recognised, file_sha256
 from vitkit.zoo.reference import REFERENCES, Reference, pattern
 
@@ -158,7 +158,8 @@ def _warnings(bundle: Bundle, found: Recognised | None) -> tuple[str, ...]:
             )
         if record.image_size != config.image_size:
             warnings.append(
-                f"the positions are for {config.image_size[0]}x{config.image_size[1]}; at the preprocessing's size they are resampled"
+                f"the positions are for {config.image_size[0]}x{config.image_size[1]}; at the size that images are prepared at "
+                "they are resampled"
             )
     dtypes = {tensor.dtype for tensor in found.file.header.values()} if found else set()
     if low := sorted(str(d).removeprefix("torch.") for d in dtypes & {torch.float16, torch.bfloat16}):
@@ -194,7 +195,7 @@ def _compare(bundle: Bundle, found: Recognised | None) -> tuple[dict[str, str], 
         checks["reference"] = "no reference outputs are known for this file"
     try:
         compared = compare_with_peer(bundle, found)
-    except NotCompared as reason:
+    except NotComparedError as reason:
         checks["self-test"] = f"not compared with an independent implementation: {reason}"
         return checks, failures
     checks["self-test"] = (

@@ -25,10 +25,10 @@ from vitkit.converters.engine import encode
 from vitkit.zoo.recognise import Recognised
 from vitkit.zoo.write import write_checkpoint
 
-__all__ = ["Compared", "NotCompared", "compare_with_peer"]
+__all__ = ["Compared", "NotComparedError", "compare_with_peer"]
 
 
-class NotCompared(Exception):
+class NotComparedError(Exception):
     """Why there is nothing to compare with; a fact to print, not an error."""
 
 
@@ -46,7 +46,7 @@ def compare_with_peer(bundle: Bundle, found: Recognised | None) -> Compared:
     """Compare the outputs of a model with those of the library that the checkpoint is from, else of timm.
 
     Raises:
-        NotCompared: the library is not installed, or has no such model.
+        NotComparedError: the library is not installed, or has no such model.
     """
     layout = found.format.NAME if found else ""
     run = _hugging_face if layout.startswith("huggingface") else _torchvision if layout == "torchvision" else _timm
@@ -55,7 +55,7 @@ def compare_with_peer(bundle: Bundle, found: Recognised | None) -> Compared:
     try:
         library, model, theirs = run(bundle, found)
     except UserError as error:
-        raise NotCompared(str(error)) from None
+        raise NotComparedError(str(error)) from None
     with torch.inference_mode():
         ours, other = bundle.model(images), theirs(images)
     return Compared(library, model, (ours - other).abs().max().item(), ours.abs().max().item())
@@ -68,9 +68,9 @@ def _import(name: str) -> ModuleType:
             warnings.simplefilter("ignore")
             return importlib.import_module(name)
     except ImportError as error:
-        raise NotCompared(f"{name} is not installed ({error})") from None
+        raise NotComparedError(f"{name} is not installed ({error})") from None
     except Exception as error:  # a torchvision of another torch fails in ways of its own
-        raise NotCompared(f"{name} is installed but cannot be imported ({error})") from None
+        raise NotComparedError(f"{name} is installed but cannot be imported ({error})") from None
 
 
 Peer = tuple[str, str, Callable[[Tensor], Tensor]]
@@ -115,7 +115,7 @@ def _hugging_face(bundle: Bundle, _found: Recognised | None) -> Peer:
         model, loading = getattr(library, name).from_pretrained(folder, local_files_only=True, output_loading_info=True)
     wrong = sorted(str(key) for kind in ("missing_keys", "unexpected_keys", "mismatched_keys") for key in loading[kind])
     if wrong:
-        raise NotCompared(f"transformers' {name} did not take all tensors: {', '.join(wrong[:3])}")
+        raise NotComparedError(f"transformers' {name} did not take all tensors: {', '.join(wrong[:3])}")
     config = bundle.config
 
     def run(images: Tensor) -> Tensor:

@@ -143,7 +143,7 @@ def recognise(
     said = {name: value for name, value in (overrides or {}).items() if name not in ADAPTED}
     size = source_image_size or fields.pop("image_size", None)
     config = _guarded(format_, path, lambda: _at_its_size(format_, header, size, (overrides or {}).get("image_size")))
-    untold = sorted(format_.UNTOLD - set(fields) - set(said))
+    untold = sorted(format_.untold(config) - set(fields) - set(said))
     if "num_heads" in untold and config.embed_dim % HEAD_DIM:
         raise UserError(
             f"{path}: the number of heads is not in the file and {config.embed_dim} / {HEAD_DIM} is not whole: say num_heads=..."
@@ -228,7 +228,7 @@ def _check(format_: ModuleType, header: Mapping[str, Tensor], config: ViTConfig,
     for name, tensor in ours.items():
         if tensor.shape != expected[name].shape:
             raise UserError(
-                f"{where}: {name} would have shape {tuple(tensor.shape)}, the configuration needs {tuple(expected[name].shape)}."
+                f"{where}: {name} has shape {tuple(tensor.shape)}, the configuration needs {tuple(expected[name].shape)}."
             )
 
 
