@@ -159,9 +159,9 @@ def _read_state(path: Path) -> dict[str, Tensor]:
 
 
 def _formats() -> list[ModuleType]:
-    names = sorted(module.name for module in pkgutil.iter_modules(converters.__path__))
-    modules = [importlib.import_module(f"vitkit.converters.{name}") for name in names]
-    return [module for module in modules if hasattr(module, "matches")]  # the others are parts of these
+    names = [module.name for module in pkgutil.iter_modules(converters.__path__) if module.name != "engine"]
+    modules = [importlib.import_module(f"vitkit.converters.{name}") for name in sorted(names)]
+    return [module for module in modules if hasattr(module, "matches")]
 
 
 def _row_of(path: Path, state: Mapping[str, Tensor], format_: str) -> Checkpoint | None:
