@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import re
 from functools import cache
@@ -17,6 +18,7 @@ from peers import peer
 from vitkit.config import UserError, override
 from vitkit.converters import dinov2, google, open_clip, timm
 from vitkit.converters.engine import decode, encode, split_ignored
+from vitkit.models.positions import resample_positions
 from vitkit.models.vit import VisionTransformer, ViTConfig
 
 FORMATS = (dinov2, google, open_clip, timm)
@@ -339,3 +341,39 @@ def test_what_timm_has_no_names_for_is_not_written() -> None:
                 encode(state, timm.rules(config))
         else:
             assert "patch_embed.proj.bias" in encode(state, timm.rules(config))
+
+
+def test_positions_are_resampled_as_timm_does() -> None:
+    resample = peer("timm.layers").resample_abs_pos_embed
+    rule = timm.config(written(tiny()), None).position_rule
+    table = torch.randn(1, 5 + 49, 16, generator=torch.Generator().manual_seed(0))
+    for prefix in (0, 1, 5):
+        for new in ((7, 7), (4, 11), (14, 9), (24, 24)):
+            ours = resample_positions(table[:, : prefix + 49], (7, 7), new, prefix, rule)
+            theirs = resample(table[:, : prefix + 49], list(new), [7, 7], num_prefix_tokens=prefix)
+            assert torch.equal(ours, theirs)
+
+
+@torch.no_grad()
+def test_at_another_size_the_logits_are_those_of_timm_at_that_size() -> None:
+    for name, arguments in (
+        ("vit_small_patch14_reg4_dinov2", {"num_classes": 5}),
+        ("deit_tiny_distilled_patch16_224", {}),
+    ):
+        library = peer("timm")
+        small = {"embed_dim": 64, "depth": 2, "num_heads": 4, **arguments}
+        model = library.create_model(name, img_size=(112, 112), **small).eval()
+        state = redrawn(model.state_dict())
+        model.load_state_dict(state)
+        config = dataclasses.replace(timm.config(state, (112, 112)), num_heads=4)
+        for size in ((84, 140), (224, 112)):
+            other = dataclasses.replace(config, image_size=size)
+            tensors = decode(state, timm.rules(config), name)
+            table = resample_positions(
+                tensors["pos_embed"], config.grid, other.grid, config.position_prefix, config.position_rule
+            )
+            ours = VisionTransformer(other).eval()
+            ours.load_state_dict(tensors | {"pos_embed": table})
+            resized = copy.deepcopy(model)
+            resized.set_input_size(size)
+            assert_close(ours(images_for(other)), resized(images_for(other)))
