@@ -377,3 +377,26 @@ def test_at_another_size_the_logits_are_those_of_timm_at_that_size() -> None:
             resized = copy.deepcopy(model)
             resized.set_input_size(size)
             assert_close(ours(images_for(other)), resized(images_for(other)))
+
+
+@pytest.mark.parametrize(
+    ("family", "change"),
+    [
+        ("DeiT", {"gelu": "tanh"}),
+        ("DeiT", {"norm_eps": 1e-5}),
+        ("DeiT", {"num_heads": 2}),
+        ("CLIP image tower (LAION)", {"norm_eps": 1e-6}),
+        ("CLIP image tower (LAION)", {"gelu": "quick"}),
+        ("R+ViT-Ti/16", {"stem_numerics": "official"}),
+    ],
+    ids=str,
+)
+@torch.no_grad()
+def test_the_bound_sees_every_setting_that_names_do_not_tell(family: str, change: dict[str, Any]) -> None:
+    number = [row.family for row in OWN].index(family)
+    theirs, state = drawn(number)
+    config = dataclasses.replace(read(OWN[number], state, OWN[number].image_size), **change)
+    wrong = VisionTransformer(config).eval()
+    wrong.load_state_dict(decode(state, timm.rules(config), "x"))
+    with pytest.raises(AssertionError):
+        assert_close(wrong(images_for(config)), theirs(images_for(config)))
