@@ -9,11 +9,13 @@ from torch import Tensor
 
 from vitkit.models.vit import Attention, VisionTransformer
 
-TOLERANCE = 1e-4  # of the largest output
+# Of the largest output. The promise is 1e-4, but another form of GELU differs by as much and another epsilon by 1e-5: the bound
+# is below both. Same kernels, same order: most families are equal to the last bit.
+TOLERANCE = 4e-6
 
 
 def redrawn(state: Mapping[str, Tensor], seed: int = 0) -> dict[str, Tensor]:
-    """Every tensor drawn anew: kernels of unit gain, those of q and k of five; scales, biases and tokens far from 1 and 0."""
+    """Every tensor drawn anew: kernels of unit gain, those of q and k of two; scales, biases and tokens far from 1 and 0."""
     rng = torch.Generator().manual_seed(seed)
     drawn = {}
     for name, tensor in state.items():
@@ -28,7 +30,7 @@ def redrawn(state: Mapping[str, Tensor], seed: int = 0) -> dict[str, Tensor]:
             fan_in = tensor[0].numel() if tensor.ndim > 1 else 1
             drawn[name] = noise / fan_in**0.5
             if "qkv.weight" in name or "in_proj_weight" in name:
-                drawn[name][: 2 * tensor.shape[0] // 3] *= 5
+                drawn[name][: 2 * tensor.shape[0] // 3] *= 2
     return drawn
 
 

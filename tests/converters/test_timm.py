@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import re
 from functools import cache
@@ -17,6 +18,7 @@ from peers import peer
 from vitkit.config import UserError, override
 from vitkit.converters import dinov2, google, open_clip, timm
 from vitkit.converters.engine import decode, encode, split_ignored
+from vitkit.models.positions import resample_positions
 from vitkit.models.vit import VisionTransformer, ViTConfig
 
 FORMATS = (dinov2, google, open_clip, timm)
@@ -113,8 +115,7 @@ def test_every_architecture_of_timms_plain_vit_is_read_exactly_or_refused_by_nam
         small: dict[str, Any] = {} if "dwee" in name or "dlittle" in name or "dpwee" in name else {"depth": 2}
         hybrid = library.models.is_model_in_modules(name, ["vision_transformer_hybrid"])
         small |= {"embed_dim": 96, "num_heads": 2} if hybrid and "mci" not in name else {}
-        device = "cpu" if hybrid else "meta"  # timm runs a hybrid's backbone to learn its size
-        model = library.create_model(name, **small, device=device)
+        model = library.create_model(name, **small, device="meta")
         state = {k: torch.empty(v.shape, device="meta") for k, v in model.state_dict().items()}
         size = tuple(model.patch_embed.img_size)
         sidecars = {"config.json": {"architecture": name, "pretrained_cfg": {}}}
@@ -340,3 +341,62 @@ def test_what_timm_has_no_names_for_is_not_written() -> None:
                 encode(state, timm.rules(config))
         else:
             assert "patch_embed.proj.bias" in encode(state, timm.rules(config))
+
+
+def test_positions_are_resampled_as_timm_does() -> None:
+    resample = peer("timm.layers").resample_abs_pos_embed
+    rule = timm.config(written(tiny()), None).position_rule
+    table = torch.randn(1, 5 + 49, 16, generator=torch.Generator().manual_seed(0))
+    for prefix in (0, 1, 5):
+        for new in ((7, 7), (4, 11), (14, 9), (24, 24)):
+            ours = resample_positions(table[:, : prefix + 49], (7, 7), new, prefix, rule)
+            theirs = resample(table[:, : prefix + 49], list(new), [7, 7], num_prefix_tokens=prefix)
+            assert torch.equal(ours, theirs)
+
+
+@torch.no_grad()
+def test_at_another_size_the_logits_are_those_of_timm_at_that_size() -> None:
+    for name, arguments in (
+        ("vit_small_patch14_reg4_dinov2", {"num_classes": 5}),
+        ("deit_tiny_distilled_patch16_224", {}),
+    ):
+        library = peer("timm")
+        small = {"embed_dim": 64, "depth": 2, "num_heads": 4, **arguments}
+        model = library.create_model(name, img_size=(112, 112), **small).eval()
+        state = redrawn(model.state_dict())
+        model.load_state_dict(state)
+        config = dataclasses.replace(timm.config(state, (112, 112)), num_heads=4)
+        for size in ((84, 140), (224, 112)):
+            other = dataclasses.replace(config, image_size=size)
+            tensors = decode(state, timm.rules(config), name)
+            table = resample_positions(
+                tensors["pos_embed"], config.grid, other.grid, config.position_prefix, config.position_rule
+            )
+            ours = VisionTransformer(other).eval()
+            ours.load_state_dict(tensors | {"pos_embed": table})
+            resized = copy.deepcopy(model)
+            resized.set_input_size(size)
+            assert_close(ours(images_for(other)), resized(images_for(other)))
+
+
+@pytest.mark.parametrize(
+    ("family", "change"),
+    [
+        ("DeiT", {"gelu": "tanh"}),
+        ("DeiT", {"norm_eps": 1e-5}),
+        ("DeiT", {"num_heads": 2}),
+        ("CLIP image tower (LAION)", {"norm_eps": 1e-6}),
+        ("CLIP image tower (LAION)", {"gelu": "quick"}),
+        ("R+ViT-Ti/16", {"stem_numerics": "official"}),
+    ],
+    ids=str,
+)
+@torch.no_grad()
+def test_the_bound_sees_every_setting_that_names_do_not_tell(family: str, change: dict[str, Any]) -> None:
+    number = [row.family for row in OWN].index(family)
+    theirs, state = drawn(number)
+    config = dataclasses.replace(read(OWN[number], state, OWN[number].image_size), **change)
+    wrong = VisionTransformer(config).eval()
+    wrong.load_state_dict(decode(state, timm.rules(config), "x"))
+    with pytest.raises(AssertionError):
+        assert_close(wrong(images_for(config)), theirs(images_for(config)))

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from vitkit.config import UserError
 from vitkit.converters import timm
 from vitkit.converters.engine import Rule
 from vitkit.converters.wrappers import unwrapped
@@ -46,6 +47,8 @@ def config(state: Mapping[str, Tensor], source_image_size: tuple[int, int] | Non
     Raises:
         UserError: as `timm.config`.
     """
+    if "cls_token" not in state:
+        raise UserError("DINOv2 weights without cls_token are not whole.")
     registers = state["register_tokens"].shape[1] if "register_tokens" in state else 0
     rest = {_timm_name(name): tensor for name, tensor in state.items() if name != "register_tokens"}
     found = timm.plain_config(rest, source_image_size, "DINOv2 weights")

@@ -7,7 +7,7 @@ Source: OpenCLIP 3.3 (github.com/mlfoundations/open_clip, src/open_clip/transfor
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from torch import Tensor
 
@@ -27,7 +27,7 @@ IGNORE = (  # the text tower, and what compares the two
     r"input_resolution|context_length|vocab_size",  # numbers in OpenAI's files
 )
 HEAD_DIM = 64  # OpenCLIP's default; of H/14, g/14 and bigG/14 it is 80, 88 and 104
-ANCHOR, BLOCK = "class_embedding", "visual.transformer.resblocks"
+ANCHOR, BLOCK = "visual.class_embedding", "visual.transformer.resblocks"
 LAYER_SCALE = 1e-5
 PARTS = (
     ("norm1", "ln_1"),
@@ -40,15 +40,23 @@ PARTS = (
 
 def matches(names: frozenset[str]) -> bool:
     """Does a file with these tensor names have this layout?"""
-    plain = unwrapped(names, ANCHOR, IGNORE)
-    return plain is not None and {"conv1.weight", "transformer.resblocks.0.ln_1.weight"} <= set(plain.values())
+    plain = _plain(names)
+    return plain is not None and {"visual.conv1.weight", f"{BLOCK}.0.ln_1.weight"} <= set(plain.values())
+
+
+def _plain(names: Iterable[str]) -> dict[str, str] | None:
+    """Names to those of a whole model, also where the file holds the image tower alone, without "visual."."""
+    names = list(names)
+    if any(name.endswith(ANCHOR) for name in names):
+        return unwrapped(names, ANCHOR, IGNORE)
+    plain = unwrapped(names, ANCHOR.removeprefix("visual."), IGNORE)
+    return None if plain is None else {name: f"visual.{inner}" for name, inner in plain.items()}
 
 
 def normalise(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Names as in a whole model, the image tower's with "visual."."""
-    plain = unwrapped(state, ANCHOR, IGNORE) or {name: name for name in state}
-    prefix = next((name[: -len(ANCHOR)] for name, inner in plain.items() if inner == ANCHOR), "")
-    return {f"visual.{plain[n]}" if n.startswith(prefix) else plain[n]: tensor for n, tensor in state.items()}
+    """Names as in a whole model without wrappers, the image tower's with "visual."."""
+    plain = _plain(state) or {name: name for name in state}
+    return {plain[name]: tensor for name, tensor in state.items()}
 
 
 def config(state: Mapping[str, Tensor], source_image_size: tuple[int, int] | None) -> ViTConfig:

@@ -216,8 +216,8 @@ def _square(rows: int, prefix_tokens: int, where: str) -> tuple[tuple[int, int],
             f"{where}: {rows} positions are a square grid with and without the {prefix_tokens} prefix tokens. "
             "Say the size they were trained at: source_image_size=(H, W)."
         )
-    found = next(iter(fit or counts))
-    return square_grid(counts[found], where), found
+    found = next(iter(fit or counts), "all")
+    return square_grid(counts.get(found, 0), where), found
 
 
 def prepare(config: ViTConfig, state: Mapping[str, Tensor]) -> tuple[ViTConfig, dict[str, Tensor]]:

@@ -6,6 +6,7 @@ vision_transformer_hybrid.py (the architectures).
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -44,6 +45,7 @@ GELUS = {"gelu": "erf", "gelu_tanh": "tanh", "quick_gelu": "quick"}  # timm's ac
 POOLS = {"token": "cls", "avg": "mean", "map": "map", "": "none"}
 CROPS = {"crop": "center", "squash": "squash", "pad": "border"}
 CLIP_EPS, EPS = 1e-5, 1e-6
+INPUT_SIZE = (3, 224, 224)  # timm's default
 # model_args: those that the tensors show or that matter in training only, and those with one value that we compute
 SHOWN = frozenset({
     "img_size", "patch_size", "in_chans", "num_classes", "embed_dim", "depth", "mlp_ratio", "qkv_bias", "init_values",
@@ -72,14 +74,20 @@ def read_sidecars(files: Mapping[str, Any]) -> Told:
     found = files.get("config.json")
     if not isinstance(found, Mapping) or "architecture" not in found:
         return Told({})  # another library's
-    data = found.get("pretrained_cfg", found)  # in old files both are one
-    args = found.get("model_args") or {}
-    if not isinstance(data, Mapping) or not isinstance(args, Mapping):
-        raise UserError("timm's config.json: pretrained_cfg and model_args must be objects.")
+    try:
+        return _read(found, found.get("pretrained_cfg", found), found.get("model_args") or {})
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"timm's config.json is not whole: {error}.") from None
+
+
+def _read(found: Mapping[str, Any], data: Mapping[str, Any], args: Mapping[str, Any]) -> Told:
+    """Of the whole file, its pretrained_cfg (in old files both are one) and model_args."""
     model = _architecture(str(found["architecture"])) | _arguments(args, found.get("global_pool"))
     if data.get("label_offset"):
         raise UserError("timm's config.json: label_offset drops rows of the head; not supported.")
-    size = args.get("img_size") or (data.get("input_size", (3, 224, 224))[1:] if data.get("fixed_input_size") else None)
+    size = args.get("img_size") or (data.get("input_size", INPUT_SIZE)[1:] if data.get("fixed_input_size") else None)
     if size is not None:
         model["image_size"] = (size, size) if isinstance(size, int) else tuple(size)
     return Told(model, _preprocess(data), _classes(found, data))
@@ -118,9 +126,9 @@ def _arguments(args: Mapping[str, Any], pool: object) -> dict[str, Any]:
         told["norm_eps"] = EPS
     pool = args.get("global_pool", pool)
     if pool is not None:
-        if pool not in POOLS:
+        if not isinstance(pool, str) or pool not in POOLS:
             raise UserError(f"timm's config.json: global_pool={pool!r} is not one of {', '.join(map(repr, POOLS))}.")
-        told["pool"] = POOLS[str(pool)]
+        told["pool"] = POOLS[pool]
     return told
 
 
@@ -140,17 +148,17 @@ def _preprocess(data: Mapping[str, Any]) -> Preprocess | None:
             f"timm's config.json: interpolation={data['interpolation']!r} is neither bicubic nor bilinear. "
             "Load the weights file itself with interpolation=..., mean=... and std=..."
         )
-    try:
-        return Preprocess(
-            image_size=tuple(data.get("input_size", (3, 224, 224))[1:]),
-            fit=fit,
-            crop_fraction=fraction,
-            interpolation=data.get("interpolation", "bicubic"),
-            mean=tuple(data["mean"]),
-            std=tuple(data["std"]),
-        )
-    except (KeyError, TypeError) as error:
-        raise UserError(f"timm's config.json: pretrained_cfg is not whole: {error}.") from None
+    mean, std = (tuple(float(value) for value in data[name]) for name in ("mean", "std"))
+    if not all(math.isfinite(value) for value in mean + std):
+        raise UserError("timm's config.json: mean and std must be finite numbers.")
+    return Preprocess(
+        image_size=tuple(data.get("input_size", INPUT_SIZE)[1:]),
+        fit=fit,
+        crop_fraction=float(fraction),
+        interpolation=data.get("interpolation", "bicubic"),
+        mean=mean,
+        std=std,
+    )
 
 
 def _classes(found: Mapping[str, Any], data: Mapping[str, Any]) -> tuple[str, ...] | None:
@@ -158,6 +166,8 @@ def _classes(found: Mapping[str, Any], data: Mapping[str, Any]) -> tuple[str, ..
     labels = found.get("label_names") or data.get("label_names") or data.get("labels")
     if not labels:
         return None
+    if not isinstance(labels, Mapping | list):
+        raise UserError(f"timm's config.json: label_names must be a list or an object, got {labels!r}.")
     count = found.get("num_classes", data.get("num_classes"))
     if isinstance(labels, Mapping):
         names = {str(index): str(name) for index, name in labels.items()}

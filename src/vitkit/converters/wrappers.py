@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 
 __all__ = ["unwrapped"]
 
-# OpenCLIP calls its image tower "visual", and one that is a timm model "visual.trunk"; DINO's teacher is a "backbone".
-WRAPPER = re.compile(r"(?:(?:module|_orig_mod|model|backbone|encoder|timm_model|visual|visual\.trunk)\.)*")
+# OpenCLIP calls an image tower that is a timm model "visual.trunk"; DINO's teacher is a "backbone".
+WRAPPER = re.compile(r"(?:(?:module|_orig_mod|model|backbone|encoder|timm_model|visual(?:\.trunk)?)\.)*")
 
 
 def unwrapped(names: Iterable[str], anchor: str, ignore: Sequence[str]) -> dict[str, str] | None:
