@@ -77,7 +77,7 @@ def test_a_bare_file_is_written_where_the_format_says_it_all(
     source = bundle_at(tmp_path / "own", **changes)
     file = tmp_path / f"bare{EXTENSION[target]}"
     assert convert(source, file, to=target).files == (file,)
-    assert "a bare file has no place for preprocessing and class names" in capsys.readouterr().err
+    assert "a bare file has no place for preprocessing, class names, the rule" in capsys.readouterr().err
     assert largest_difference(vitkit.load(source).model, vitkit.load(file).model)[0] < 1e-5
 
 

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from vitkit.bundle import Bundle
-from vitkit.config import UserError
+from vitkit.config import UserError, read_json
 from vitkit.converters import timm, torchvision
 from vitkit.converters.engine import encode
 from vitkit.zoo.recognise import Recognised
@@ -109,10 +109,12 @@ def _hugging_face(bundle: Bundle, _found: Recognised | None) -> Peer:
     library = _import("transformers")
     with tempfile.TemporaryDirectory() as folder:
         write_checkpoint(bundle, Path(folder), "huggingface")
-        from vitkit.config import read_json
-
         name = read_json(Path(folder) / "config.json")["architectures"][0]
-        model, loading = getattr(library, name).from_pretrained(folder, local_files_only=True, output_loading_info=True)
+        try:
+            class_ = getattr(library, name)  # imports the model's module, and with it torchvision
+        except (ImportError, RuntimeError, AttributeError) as error:
+            raise NotComparedError(f"transformers is installed, but its {name} cannot be imported ({error})") from None
+        model, loading = class_.from_pretrained(folder, local_files_only=True, output_loading_info=True)
     wrong = sorted(str(key) for kind in ("missing_keys", "unexpected_keys", "mismatched_keys") for key in loading[kind])
     if wrong:
         raise NotComparedError(f"transformers' {name} did not take all tensors: {', '.join(wrong[:3])}")

@@ -23,7 +23,8 @@ from vitkit.zoo.sidecar import SIDECAR, Sidecar
 __all__ = ["TARGETS", "Written", "differences", "largest_difference", "target_named", "write_checkpoint"]
 
 TARGETS = ("google", "big_vision", "timm", "huggingface", "torchvision", "vitkit")
-TRAINING_ONLY = frozenset({"drop_path", "dropout", "attention_dropout"})  # nothing of them is left in a trained model
+# Fields that change nothing of what a trained model computes at its own size.
+NO_FUNCTION = frozenset({"drop_path", "dropout", "attention_dropout", "image_size", "position_rule"})
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ def differences(format_: ModuleType, config: ViTConfig, tensors: dict[str, Tenso
     return [
         f"{field.name} is {getattr(theirs, field.name)} there and {getattr(config, field.name)} in this model"
         for field in dataclasses.fields(ViTConfig)
-        if field.name not in TRAINING_ONLY | {"image_size"}
+        if field.name not in NO_FUNCTION
         and not _alike(field.name, getattr(theirs, field.name), getattr(config, field.name))
     ]
 
@@ -133,10 +134,17 @@ def _bare(bundle: Bundle, file: Path, format_: ModuleType, tensors: dict[str, Te
         )
     lost = [
         what
-        for what, there in (("preprocessing", bundle.preprocess_record), ("class names", bundle.classes))
-        if there is not None
+        for what, there in (
+            ("preprocessing", bundle.preprocess_record),
+            ("class names", bundle.classes),
+            (
+                f"the rule {bundle.config.position_rule} for positions at other sizes",
+                bundle.config.position == "learned",
+            ),
+        )
+        if there
     ]
-    notes = [f"a bare file has no place for {' and '.join(lost)}; a folder has"] if lost else []
+    notes = [f"a bare file has no place for {', '.join(lost)}; a folder has"] if lost else []
     write_weights(file, tensors)
     return Written((file,), format_.NAME, len(tensors), tuple(notes))
 
