@@ -28,6 +28,7 @@ __all__ = ["cli", "main"]
 SECTIONS = (
     ("Make a classifier", ("audit", "finetune", "demo")),
     ("Use it", ("predict", "evaluate")),
+    ("Published weights", ("models",)),
     ("This machine", ("doctor",)),
 )
 PAGE = """\
@@ -313,6 +314,26 @@ def demo(out: str, seed: int, as_json: bool, offline: bool) -> None:
         _print_json(
             {"run": str(result.run), "bundle": str(result.bundle), "report": str(result.report), **result.headline}
         )
+
+
+@cli.command(short_help="Published checkpoints: list them, or show one.")
+@click.argument("words", nargs=-1, metavar="[FILTER...] | show NAME")
+@_common
+def models(words: Sequence[str], as_json: bool, offline: bool) -> None:
+    """List the published checkpoints that have every word of FILTER, such as `dinov2` or `b/16 384`; or show one NAME."""
+    from vitkit.jobs.models import describe, list_models, show_model
+
+    console = _console(as_json, offline)
+    if words[:1] == ("show",):
+        if len(words) != 2:
+            raise click.UsageError("name the model to show: vit models show NAME.")
+        facts = show_model(words[1], console=None if as_json else console)
+        if as_json:
+            _print_json(facts)
+        return
+    rows = list_models(" ".join(words), console=None if as_json else console)
+    if as_json:
+        _print_json([describe(row) for row in rows])
 
 
 @cli.command(short_help="Versions, processor, memory, and what vitkit would use.")
