@@ -16,6 +16,7 @@ _HOMES = {
     "doctor": "vitkit.jobs.doctor",
     "evaluate": "vitkit.jobs.evaluate",
     "finetune": "vitkit.jobs.finetune",
+    "list_models": "vitkit.jobs.models",
     "load": "vitkit.jobs.load",
     "predict": "vitkit.jobs.predict",
 }
@@ -29,6 +30,7 @@ __all__ = [
     "doctor",
     "evaluate",
     "finetune",
+    "list_models",
     "load",
     "predict",
 ]

@@ -24,7 +24,7 @@ from vitkit.zoo.record import CLASS_COUNTS, Checkpoint, count_parameters, sized
 from vitkit.zoo.rows import ROWS, find_row, manifest, rows_of_stem, select, suggest
 
 Shapes = dict[str, tuple[int, ...]]
-SPDX = {"Apache-2.0", "MIT", "CC-BY-NC-4.0", "apple-ascl", "unstated (torchvision's code is BSD-3-Clause)"}
+SPDX = {"Apache-2.0", "MIT", "CC-BY-NC-4.0", "apple-ascl", "unstated"}
 
 
 @pytest.fixture(scope="module", autouse=True)

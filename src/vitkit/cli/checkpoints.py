@@ -1,14 +1,15 @@
-"""Commands about checkpoints: write them in other formats, prove that they were read right."""
+"""Commands about published checkpoints: list them, prove that they are read right, write them in other formats."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import click
 
 from vitkit.cli.options import common, console_for, model_options, print_json, strict
 
-__all__ = ["convert", "verify"]
+__all__ = ["convert", "models", "verify"]
 
 
 @click.command(short_help="Write a model in another library's format, and check what was written.")
@@ -55,3 +56,23 @@ def verify(source: str, as_json: bool, offline: bool, overrides: Any, **options:
     result = job(source, overrides=dict(overrides), console=console_for(as_json, offline), **options)
     if as_json:
         print_json(result.to_dict())
+
+
+@click.command(short_help="Published checkpoints: list them, or show one.")
+@click.argument("words", nargs=-1, metavar="[FILTER...] | show NAME")
+@common
+def models(words: Sequence[str], as_json: bool, offline: bool) -> None:
+    """List the published checkpoints that have every word of FILTER, such as `dinov2` or `b/16 384`; or show one NAME."""
+    from vitkit.jobs.models import describe, list_models, show_model
+
+    console = console_for(as_json, offline)
+    if words[:1] == ("show",):
+        if len(words) != 2:
+            raise click.UsageError("name the model to show: vit models show NAME.")
+        facts = show_model(words[1], console=None if as_json else console)
+        if as_json:
+            print_json(facts)
+        return
+    rows = list_models(" ".join(words), console=None if as_json else console)
+    if as_json:
+        print_json([describe(row) for row in rows])

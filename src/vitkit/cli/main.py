@@ -37,7 +37,7 @@ __all__ = ["cli", "main"]
 SECTIONS = (
     ("Make a classifier", ("audit", "finetune", "demo")),
     ("Use it", ("predict", "evaluate")),
-    ("Published models", ("convert", "verify")),
+    ("Published models", ("models", "verify", "convert")),
     ("This machine", ("doctor",)),
 )
 PAGE = """\
@@ -250,7 +250,7 @@ def doctor(as_json: bool, offline: bool) -> None:
         print_json(facts)
 
 
-for _command in (checkpoints.convert, checkpoints.verify):
+for _command in (checkpoints.convert, checkpoints.models, checkpoints.verify):
     cli.add_command(_command)
 
 

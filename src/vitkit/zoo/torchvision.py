@@ -32,7 +32,7 @@ def _row(name: str, file: str, size: str, patch: int, image: int, resize: int, t
         format="torchvision",
         model=sized(size, patch, image, gelu="erf", position_rule="bicubic_align_corners"),
         preprocess=preprocessing(image, IMAGENET_MEAN, image / resize, "bicubic" if swag else "bilinear"),
-        licence="CC-BY-NC-4.0" if swag else "unstated (torchvision's code is BSD-3-Clause)",
+        licence="CC-BY-NC-4.0" if swag else "unstated",
         source=f"torchvision, from {SWAG}" if swag else "torchvision",
         trained_on="Instagram images with hashtags, then ImageNet-1k" if swag else "ImageNet-1k",
         url=f"https://download.pytorch.org/models/{file}.pth",
@@ -40,6 +40,7 @@ def _row(name: str, file: str, size: str, patch: int, image: int, resize: int, t
         top1=round(top1 / 100, 5),
         top1_source="torchvision's table of weights",
         digest=f"sha256:{file.rsplit('-', 1)[1]}",
+        note="" if swag else "torchvision's code is BSD-3-Clause; of these weights it states no licence.",
     )
 
 
