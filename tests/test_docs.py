@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import formats_page
 from shared import ROOT
 from vitkit.cli.main import cli
 
@@ -47,3 +48,9 @@ def test_the_readme_draws_the_tree_that_is_there() -> None:
         assert re.search(rf"^  {folder.name}/ ", text, re.M), folder.name
     for name in re.findall(r"\b(\w+\.py)\b", text.split("## The tree")[1]):
         assert (package / name).exists(), name
+
+
+def test_the_page_of_formats_says_what_the_tests_compare() -> None:
+    assert formats_page.PAGE.read_text(encoding="utf-8") == formats_page.page(), (
+        "write it again: python tests/formats_page.py"
+    )

@@ -12,6 +12,7 @@ _HOMES = {
     "VisionTransformer": "vitkit.models.vit",
     "ViTConfig": "vitkit.models.vit",
     "audit": "vitkit.jobs.audit",
+    "convert": "vitkit.jobs.convert",
     "demo": "vitkit.jobs.demo",
     "doctor": "vitkit.jobs.doctor",
     "evaluate": "vitkit.jobs.evaluate",
@@ -19,6 +20,7 @@ _HOMES = {
     "list_models": "vitkit.jobs.models",
     "load": "vitkit.jobs.load",
     "predict": "vitkit.jobs.predict",
+    "verify": "vitkit.jobs.verify",
 }
 
 __all__ = [
@@ -26,6 +28,7 @@ __all__ = [
     "ViTConfig",
     "VisionTransformer",
     "audit",
+    "convert",
     "demo",
     "doctor",
     "evaluate",
@@ -33,6 +36,7 @@ __all__ = [
     "list_models",
     "load",
     "predict",
+    "verify",
 ]
 
 
