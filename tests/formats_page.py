@@ -66,8 +66,8 @@ def _formats() -> list[str]:
     return [
         "## Layouts",
         "",
-        "A file has a layout when its tensor names fit exactly one of these. Containers are `.safetensors` (one file, or shards with",
-        "an index), `.npz`, and `.pth`, `.pt`, `.bin` or `.ckpt` files opened weights-only.",
+        "A file has a layout when its tensor names fit exactly one of these. Containers are `.safetensors` (one file, or",
+        "shards with an index), `.npz`, and `.pth`, `.pt`, `.bin` or `.ckpt` files opened weights-only.",
         "",
         *_table(head, rows),
         "",
