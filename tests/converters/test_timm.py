@@ -148,6 +148,32 @@ def test_every_architecture_of_timms_plain_vit_is_read_exactly_or_refused_by_nam
     assert refused >= 30
 
 
+@pytest.mark.parametrize("size", ["tiny_patch16_384", "base_patch16_224", "large_patch14_336", "gigantic_patch14_448"])
+def test_perception_encoders_have_the_names_of_a_plain_model_and_are_refused(size: str) -> None:
+    model = peer("timm").create_model(f"vit_pe_core_{size}", device="meta")
+    with pytest.raises(UserError, match=r"a Perception Encoder's \(vit_pe_core_\*\), which has rotary positions too"):
+        timm.config(timm.normalise(model.state_dict()), None)
+
+
+def test_no_other_architecture_of_timm_is_read_as_a_plain_one() -> None:
+    """All but one family: the tensors of vit_*_rope_ape_224 are DeiT III's by name and shape, and a folder tells them apart."""
+    library = peer("timm")
+    matched = 0
+    for module in ("eva", "beit", "vision_transformer_relpos", "vision_transformer_sam"):
+        for name in library.list_models(module=module):
+            if re.search(r"large|huge|gigantic|enormous|_7b|pe_core|sapiens", name):
+                continue  # the names of smaller sizes; the test above; of a depth that cannot be changed
+            state = library.create_model(name, device="meta", depth=2).state_dict()
+            if timm.matches(frozenset(state)):
+                matched += 1
+                if "_rope_ape_" not in name:
+                    with pytest.raises(UserError):
+                        whole(timm.normalise(state), None)
+                with pytest.raises(UserError, match=f"{name}' is not one of the plain"):
+                    timm.read_sidecars({"config.json": {"architecture": name, "pretrained_cfg": {}}})
+    assert matched >= 50
+
+
 def tiny(**changes: object) -> ViTConfig:
     base = ViTConfig(
         embed_dim=64, depth=2, num_heads=1, mlp_dim=24, patch_size=(4, 4), image_size=(12, 12), num_classes=5,

@@ -63,8 +63,10 @@ FOREIGN = {
     r".*(rope|freqs|periods).*|storage_tokens": "rotary positions",
     r"patch_embed\.(norm|backbone\.(conv1|bn1|layer1|0|1))\b.*": "another patch embedding",
 }
-# One published model puts its norms after the branches (timm's ResPostBlock); its names are those of a plain model.
-RES_POST = ("vit_base_patch16_rpn_224", 768, 12, (16, 16))
+# Published models of other architectures whose names and shapes are a plain model's, by what they are. (Files of timm's
+# vit_*_rope_ape_224 are DeiT III's in every name and shape: there only a folder's config.json tells.)
+SIZES_OF_RPN = {(768, 12)}
+SIZES_OF_PE = {(192, 12), (384, 12), (768, 12), (1024, 24), (1536, 50)}
 PROJECTION = "(outside) visual.head.proj.weight"
 ROOT, STAGES = "patch_embed.backbone.conv.weight", "patch_embed.backbone.stem.conv.weight"
 UNIT = r"patch_embed\.backbone\.stages\.(\d+)\.blocks\.(\d+)\."
@@ -136,11 +138,15 @@ def config(state: Mapping[str, Tensor], source_image_size: tuple[int, int] | Non
             ``source_image_size`` was not given.
     """
     found = plain_config(state, source_image_size, "timm weights")
-    plain = not (found.cls_token or found.registers or found.qkv_bias or found.layer_scale) and found.norm_after_pool
-    if plain and (found.embed_dim, found.depth, found.patch_size) == RES_POST[1:]:
+    size, bare = (found.embed_dim, found.depth), not (found.cls_token or found.registers or found.layer_scale)
+    other = None
+    if size in SIZES_OF_RPN and bare and not found.qkv_bias and found.norm_after_pool:
+        other = "vit_base_patch16_rpn_224's, whose norms come after the branches"
+    elif size in SIZES_OF_PE and found.pre_norm and found.pool == "map":
+        other = "a Perception Encoder's (vit_pe_core_*), which has rotary positions too"
+    if other is not None:
         raise UserError(
-            f"timm weights of these names and shapes are {RES_POST[0]}'s, whose norms come after the branches: "
-            "not a plain Vision Transformer, not loaded."
+            f"timm weights of these names and shapes are {other}: not a plain Vision Transformer, not loaded."
         )
     return found
 
@@ -179,7 +185,7 @@ def plain_config(state: Mapping[str, Tensor], source_image_size: tuple[int, int]
         cls_token=cls_token,
         registers=registers,
         distilled=distilled,
-        # timm's mean is of the patch tokens, its norm after it; a model with both norms' names does not exist
+        # fc_norm comes with mean pooling in every published model; a folder's config.json says where it does not
         pool="map" if mapped else "cls" if cls_token and not after else "mean",
         norm_after_pool=after,
         representation_size=state["pre_logits.fc.weight"].shape[0] if "pre_logits.fc.weight" in state else 0,
