@@ -110,8 +110,8 @@ def _big_vision(path: str, alias: str, model: ViTConfig, **fields: object) -> Ch
 
 
 def _better() -> list[Checkpoint]:
-    changes = {**ALIGNED, "cls_token": False, "pool": "mean", "position": "sincos2d", "representation_size": 384}
-    model = sized("S", 16, 224, **changes)
+    changes = {**ALIGNED, "cls_token": False, "pool": "mean", "position": "sincos2d", "prefix_positions": "none"}
+    model = sized("S", 16, 224, **changes, representation_size=384)
     return [
         _big_vision(
             f"vit_s16_i1k_{epochs}ep", f"i1k-s16-{epochs}ep", model,

@@ -74,10 +74,11 @@ def _deit() -> Iterator[Checkpoint]:
         yield Checkpoint(
             name=name, format="timm",
             model=sized(size, patch, image, **PLAIN, layer_scale=1e-6, prefix_positions="none"),
-            preprocess=preprocessing(image, IMAGENET_MEAN, 1.0 if larger or image > 224 else 0.875), licence="Apache-2.0",
+            preprocess=preprocessing(image, IMAGENET_MEAN, 1.0 if larger or image > 224 else 0.9), licence="Apache-2.0",
             source="facebookresearch/deit, arXiv 2204.07118",
             trained_on="ImageNet-21k, then ImageNet-1k" if larger else "ImageNet-1k",
             url=f"{FILES}/deit/{name}.pth", classes="imagenet1k",
+            note="The crop is that of timm's evaluation; the publisher's page states none.",
             **_top1(rounded, "README_revenge of facebookresearch/deit"),  # type: ignore[arg-type]
         )  # fmt: skip
 
