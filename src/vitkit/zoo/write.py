@@ -110,11 +110,20 @@ def write_checkpoint(bundle: Bundle, destination: Path, target: str) -> Written:
 def _sidecars(
     format_: ModuleType, bundle: Bundle, config: ViTConfig, target: str, different: list[str], notes: list[str]
 ) -> dict[str, Any]:
-    """JSON files of the other library; without any, what its own code would compute otherwise is noted."""
+    """JSON files of the other library; what they, and the weights alone, cannot say there is noted."""
     if hasattr(format_, "write_sidecars"):
-        files: dict[str, Any] = format_.write_sidecars(config, bundle.preprocess_record, bundle.classes)
-        return files
-    if different:
+        record, reason = bundle.preprocess_record, ""
+        for prepared in (record, None) if record else (None,):
+            try:
+                files: dict[str, Any] = format_.write_sidecars(config, prepared, bundle.classes)
+            except UserError as error:
+                reason = str(error)
+                continue
+            if reason:
+                notes.append(f"only {SIDECAR} says how images are prepared: {reason}")
+            return files
+        notes.append(f"only {SIDECAR} says what this model is, {target} itself cannot build it: {reason}")
+    elif different:
         notes.append(
             f"{SIDECAR} says what the {target} format cannot; other programs that read {format_.FILE} alone compute another "
             f"function: {'; '.join(different)}"
