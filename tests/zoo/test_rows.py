@@ -15,7 +15,6 @@ import pytest
 import torch
 
 from peers import peer
-from vitkit.config import UserError
 from vitkit.converters.engine import split_ignored
 from vitkit.models.vit import Block, VisionTransformer, ViTConfig
 from vitkit.zoo import augreg, google, huggingface, meta, open_clip, timm, torchvision
@@ -37,14 +36,7 @@ def one_thread() -> Any:
 @cache
 def cached_manifest(format_: str, config: ViTConfig) -> Shapes:
     """Many rows share a model; its manifest is made once."""
-    return manifest_or_skip(next(row for row in ROWS if (row.format, row.model) == (format_, config)))
-
-
-def manifest_or_skip(row: Checkpoint) -> Shapes:
-    try:
-        return manifest(row)
-    except (UserError, ModuleNotFoundError) as error:  # GUARD: remove once every converter is there
-        pytest.skip(f"the converter {row.format} cannot express {row.name} yet: {error}")
+    return manifest(next(row for row in ROWS if (row.format, row.model) == (format_, config)))
 
 
 def of_format(rows: tuple[Checkpoint, ...], format_: str) -> list[Checkpoint]:
@@ -200,7 +192,7 @@ def test_timms_manifests_are_timms_own() -> None:
         depth = {} if width not in seen else {"depth": 2}
         seen.add(width)
         ours = dataclasses.replace(row, model=dataclasses.replace(config, depth=depth.get("depth", config.depth)))
-        assert manifest_or_skip(ours) == timm_shapes(arch, config.num_classes, **depth), row.name
+        assert manifest(ours) == timm_shapes(arch, config.num_classes, **depth), row.name
 
 
 def test_timms_preprocessing_licences_and_addresses_are_timms_own() -> None:
@@ -317,20 +309,14 @@ def test_dinov2_originals_are_of_timms_size_and_addresses() -> None:
             assert row.run == {"image_size": (224, 224)}
 
 
-def has_converter(format_: str) -> bool:
-    return importlib.util.find_spec(f"vitkit.converters.{format_}") is not None
-
-
 @pytest.mark.parametrize("format_", sorted({row.format for row in ROWS}))
 def test_the_converter_reads_a_rows_model_off_its_tensors(format_: str) -> None:
     """Of two blocks. What names and shapes do not tell is the row's own; so are the rule of positions and initial scales."""
-    if not has_converter(format_):
-        pytest.skip(f"needs the converter {format_}")
     module = importlib.import_module(f"vitkit.converters.{format_}")
-    own = {"position_rule", "layer_scale", *module.UNTOLD}
+    own = {"position_rule", "layer_scale", *module.untold(ViTConfig(pre_norm=True))}
     for config, row in {row.model: row for row in of_format(ROWS, format_)}.items():
         model = dataclasses.replace(config, depth=2)
-        tensors = manifest_or_skip(dataclasses.replace(row, model=model))
+        tensors = manifest(dataclasses.replace(row, model=model))
         assert sum(math.prod(shape) for shape in tensors.values()) >= count_parameters(model), row.name
         state = {name: torch.empty(shape, device="meta") for name, shape in tensors.items()}
         read = module.config(module.normalise(state), config.image_size)
@@ -379,8 +365,6 @@ def hugging_face_facts(name: str) -> tuple[Shapes, dict[str, Any]]:
 
 @pytest.mark.parametrize("format_", sorted({row.format for row in huggingface.ROWS}))
 def test_hugging_face_manifests_are_transformers_own(format_: str) -> None:
-    if not has_converter(format_):
-        pytest.skip(f"needs the converter {format_}")
     for row in of_format(huggingface.ROWS, format_):
         theirs = normalised(format_, hugging_face_facts(row.name)[0])
         assert cached_manifest(format_, row.model) == theirs, row.name
@@ -414,9 +398,8 @@ def test_open_clip_rows_are_open_clips_own(row: Checkpoint) -> None:
     assert row.parameters == sum(p.numel() for p in visual.parameters())
     assert visual.ln_pre.eps == row.model.norm_eps
     assert visual.transformer.resblocks[0].attn.num_heads == row.model.num_heads
-    if has_converter("open_clip"):
-        theirs = normalised("open_clip", {f"visual.{name}": shape for name, shape in shapes(visual).items()})
-        assert cached_manifest("open_clip", row.model) == theirs
+    theirs = normalised("open_clip", {f"visual.{name}": shape for name, shape in shapes(visual).items()})
+    assert cached_manifest("open_clip", row.model) == theirs
 
 
 @pytest.mark.parametrize("row", torchvision.ROWS, ids=lambda row: row.name)
@@ -431,11 +414,10 @@ def test_torchvision_rows_are_torchvisions_own(row: Checkpoint) -> None:
     assert [round(row.preprocess.image_size[0] / row.preprocess.crop_fraction)] == transforms.resize_size
     assert row.preprocess.interpolation == transforms.interpolation.value
     assert (list(row.preprocess.mean), list(row.preprocess.std)) == (transforms.mean, transforms.std)
-    if has_converter("torchvision"):
-        builder = getattr(library.models, row.name.split("_Weights")[0].lower())
-        with torch.device("meta"):
-            model = builder(image_size=row.model.image_size[0])
-        assert cached_manifest("torchvision", row.model) == normalised("torchvision", shapes(model))
+    builder = getattr(library.models, row.name.split("_Weights")[0].lower())
+    with torch.device("meta"):
+        model = builder(image_size=row.model.image_size[0])
+    assert cached_manifest("torchvision", row.model) == normalised("torchvision", shapes(model))
 
 
 # "How to train your ViT"
