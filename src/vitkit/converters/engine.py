@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
@@ -12,7 +11,6 @@ from torch import Tensor
 
 from vitkit.config import UserError
 from vitkit.data.pixels import Preprocess
-from vitkit.models.positions import join_axes, sincos2d
 from vitkit.models.vit import ViTConfig
 
 __all__ = [
@@ -22,11 +20,8 @@ __all__ = [
     "Told",
     "decode",
     "encode",
-    "give_cls_a_position",
-    "give_zero_biases",
     "same",
     "split_ignored",
-    "write_out_positions",
 ]
 
 
@@ -110,44 +105,6 @@ def split_ignored(state: Mapping[str, Tensor], patterns: Sequence[str]) -> tuple
     ignored = [name for name in state if any(re.fullmatch(pattern, name) for pattern in patterns)]
     left_out = set(ignored)
     return {name: tensor for name, tensor in state.items() if name not in left_out}, ignored
-
-
-def give_cls_a_position(config: ViTConfig, state: Mapping[str, Tensor]) -> tuple[ViTConfig, dict[str, Tensor]]:
-    """Give a cls token without a row in the position table a row of zeros: the same function, bit for bit."""
-    if config.registers or config.position != "learned":
-        return config, dict(state)
-    ready = dict(state)
-    if config.position_prefix < config.prefix_tokens:
-        ready["pos_embed"] = torch.cat([torch.zeros_like(state["cls_token"]), state["pos_embed"]], dim=1)
-    return dataclasses.replace(config, prefix_positions="all"), ready
-
-
-def write_out_positions(config: ViTConfig, state: Mapping[str, Tensor]) -> tuple[ViTConfig, dict[str, Tensor]]:
-    """Write sin-cos positions, those of two axes, and none at all (zeros) out as a learned table of the patches' rows.
-
-    The values that are added are the same ones; how they change with the image size is not.
-    """
-    if config.position == "learned":
-        return config, dict(state)
-    ready = dict(state)
-    if config.position == "learned2d":
-        table = join_axes(ready.pop("pos_x"), ready.pop("pos_y"))
-    elif config.position == "sincos2d":
-        table = sincos2d(config.grid, config.embed_dim).to(state["patch_embed.weight"])
-    else:
-        table = state["patch_embed.weight"].new_zeros(1, config.grid[0] * config.grid[1], config.embed_dim)
-    ready["pos_embed"] = table
-    return dataclasses.replace(config, position="learned", prefix_positions="none"), ready
-
-
-def give_zero_biases(config: ViTConfig, state: Mapping[str, Tensor]) -> tuple[ViTConfig, dict[str, Tensor]]:
-    """Give the layers that have no bias one of zeros, where the configuration lets them have one: the same function."""
-    ready = dict(state)
-    for name, weight in state.items():
-        bias = f"{name.removesuffix('weight')}bias"
-        if re.fullmatch(r"(patch_embed|blocks\.\d+\.attn\.qkv|head|head_dist)\.weight", name) and bias not in state:
-            ready[bias] = weight.new_zeros(weight.shape[0])
-    return dataclasses.replace(config, patch_bias=True, qkv_bias=True, head_bias=True), ready
 
 
 def same(ours: str, theirs: str) -> Rule:

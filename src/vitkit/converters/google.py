@@ -8,9 +8,10 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from vitkit.converters import flax
-from vitkit.converters.engine import Rule, give_cls_a_position, give_zero_biases, same, write_out_positions
+from vitkit.converters.engine import Rule, same
 from vitkit.converters.flax import BLOCK, conv, dense, norm
 from vitkit.converters.flax import OFFICIAL_POSITIONS as POSITIONS
+from vitkit.converters.fold import BIASES, with_biases, with_prefix_positions, write_out_positions
 from vitkit.models.hybrid import stem_stride
 from vitkit.models.positions import square_grid
 from vitkit.models.vit import ViTConfig
@@ -83,7 +84,8 @@ def _stem(state: Mapping[str, Tensor]) -> tuple[int, ...] | None:
 
 def prepare(config: ViTConfig, state: Mapping[str, Tensor]) -> tuple[ViTConfig, dict[str, Tensor]]:
     """As `engine.Format.prepare`: a table of positions for all tokens, and every bias."""
-    return give_cls_a_position(*write_out_positions(*give_zero_biases(config, state)))
+    config, ready = write_out_positions(*with_biases(config, state, BIASES))
+    return with_prefix_positions(config, ready, "all")
 
 
 def rules(config: ViTConfig) -> tuple[Rule, ...]:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from vitkit.config import UserError
 from vitkit.converters.engine import Rule, Told, same
+from vitkit.converters.fold import canonical, with_biases, with_prefix_positions
 from vitkit.converters.huggingface_images import read_preprocess, write_preprocess
 from vitkit.converters.huggingface_json import (
     HIDDEN_ACT,
@@ -27,17 +28,7 @@ from vitkit.converters.huggingface_json import (
     square_or_pair,
     told_fields,
 )
-from vitkit.converters.tables import (
-    assumed_heads,
-    both,
-    canonical,
-    fused,
-    new_name,
-    patch_kernel,
-    renamed,
-    with_biases,
-    with_prefix_positions,
-)
+from vitkit.converters.tables import assumed_heads, both, fused, new_name, patch_kernel, renamed
 from vitkit.data.pixels import Preprocess
 from vitkit.models.positions import square_grid
 from vitkit.models.vit import ViTConfig

@@ -1,8 +1,7 @@
-"""What the tables of several formats share: one spelling of names, split q, k and v, and tensors that fold."""
+"""What the tables of several formats share: one spelling of names, and split q, k and v."""
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from collections.abc import Mapping, Sequence
 
@@ -11,18 +10,15 @@ from torch import Tensor
 
 from vitkit.config import UserError
 from vitkit.converters.engine import Rule, same
-from vitkit.models.vit import SIZES, ViTConfig
+from vitkit.models.vit import SIZES
 
 __all__ = [
     "assumed_heads",
     "both",
-    "canonical",
     "fused",
     "new_name",
     "patch_kernel",
     "renamed",
-    "with_biases",
-    "with_prefix_positions",
 ]
 
 # (embed_dim, depth) -> heads, where their width is not 64. Read off config.json of google/siglip-so400m-patch14-384 and of
@@ -88,53 +84,3 @@ def fused(ours: str, theirs: Sequence[str], bias: bool) -> list[Rule]:
         )
         for kind in ("weight", "bias")[: 1 + bias]
     ]
-
-
-def canonical(config: ViTConfig) -> ViTConfig:
-    """The same function in the words that reading a file would use."""
-    changes: dict[str, object] = {}
-    if config.pool == "cls":
-        changes["norm_after_pool"] = False  # a norm per token, before or after taking one of them
-    if not config.num_classes:
-        changes |= {"distilled": False, "head_bias": True}
-    if not config.registers:
-        changes["prefix_positions"] = "all" if config.prefix_positions != "none" or not config.cls_token else "none"
-    return dataclasses.replace(config, **changes)  # type: ignore[arg-type]
-
-
-def with_biases(
-    config: ViTConfig, state: Mapping[str, Tensor], fields: Sequence[str]
-) -> tuple[ViTConfig, dict[str, Tensor]]:
-    """Zeros for the biases that the model has not and the format has; ``fields`` of patch_bias, qkv_bias, head_bias."""
-    weights = {
-        "patch_bias": ["patch_embed"],
-        "qkv_bias": [f"blocks.{layer}.attn.qkv" for layer in range(config.depth)],
-        "head_bias": [name for name in ("head", "head_dist") if f"{name}.weight" in state],
-    }
-    state = dict(state)
-    for field in fields:
-        if not getattr(config, field):
-            for name in weights[field]:
-                weight = state[f"{name}.weight"]
-                state[f"{name}.bias"] = weight.new_zeros(weight.shape[0])
-            config = dataclasses.replace(config, **{field: True})  # type: ignore[arg-type]
-    return config, state
-
-
-def with_prefix_positions(
-    config: ViTConfig, state: Mapping[str, Tensor], which: str
-) -> tuple[ViTConfig, dict[str, Tensor]]:
-    """Position rows for ``which`` prefix tokens (all or cls): rows of zeros come, rows of registers go into the registers."""
-    if config.position != "learned" or config.prefix_positions == which:
-        return config, dict(state)
-    changed = dataclasses.replace(config, prefix_positions=which)
-    had, wanted = config.position_prefix, changed.position_prefix
-    table = state["pos_embed"]  # (1, had + h*w, D)
-    state = dict(state)
-    if wanted >= had:
-        rows = table.new_zeros(1, wanted - had, config.embed_dim)
-        state["pos_embed"] = torch.cat([table[:, :had], rows, table[:, had:]], dim=1)
-    else:
-        state["registers"] = state["registers"] + table[:, wanted:had]
-        state["pos_embed"] = torch.cat([table[:, :wanted], table[:, had:]], dim=1)
-    return changed, state

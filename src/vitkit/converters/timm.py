@@ -15,9 +15,10 @@ from torch import Tensor
 
 from vitkit.config import UserError
 from vitkit.converters.engine import Rule, same
+from vitkit.converters.fold import with_biases, write_out_positions
 from vitkit.converters.timm_folder import SIDECARS, read_sidecars, write_sidecars
 from vitkit.converters.wrappers import unwrapped
-from vitkit.models.positions import sincos2d, square_grid
+from vitkit.models.positions import square_grid
 from vitkit.models.vit import ViTConfig
 
 __all__ = [
@@ -228,11 +229,10 @@ def _square(rows: int, prefix_tokens: int, where: str) -> tuple[tuple[int, int],
 
 def prepare(config: ViTConfig, state: Mapping[str, Tensor]) -> tuple[ViTConfig, dict[str, Tensor]]:
     """As `engine.Format.prepare`: positions of every kind as one table, and zeros for biases that timm always has."""
-    state, P = dict(state), config.prefix_tokens
-    changes: dict[str, object] = {"position": "learned"}
-    if config.position != "learned":
-        state["pos_embed"] = _table(config, state)
-    rows = config.position_prefix if config.position == "learned" else 0
+    config, state = write_out_positions(config, state)
+    config, state = with_biases(config, state, ("head_bias",) if config.pre_norm else ("head_bias", "patch_bias"))
+    P = config.prefix_tokens
+    rows = config.position_prefix
     if config.distilled and rows < P:  # timm's distilled models have a row for each prefix token
         zeros = state["cls_token"].new_zeros(1, P - rows, config.embed_dim)
         table = state["pos_embed"]
@@ -242,27 +242,7 @@ def prepare(config: ViTConfig, state: Mapping[str, Tensor]) -> tuple[ViTConfig, 
         row, state["pos_embed"] = state["pos_embed"][:, :1], state["pos_embed"][:, 1:]
         state["cls_token"] = state["cls_token"] + row
         rows = 0
-    changes["prefix_positions"] = "all" if rows == P else "none"
-    if not config.patch_bias and not config.pre_norm:
-        state["patch_embed.bias"] = state["patch_embed.weight"].new_zeros(config.embed_dim)
-        changes["patch_bias"] = True
-    if config.num_classes and not config.head_bias:
-        for head in ("head", "head_dist") if config.distilled else ("head",):
-            state[f"{head}.bias"] = state[f"{head}.weight"].new_zeros(config.num_classes)
-        changes["head_bias"] = True
-    return dataclasses.replace(config, **changes), state  # type: ignore[arg-type]
-
-
-def _table(config: ViTConfig, state: dict[str, Tensor]) -> Tensor:
-    """Positions of the patches (1, h*w, D) that are not a learned table, as one; takes their tensors out of ``state``."""
-    h, w = config.grid
-    if config.position == "sincos2d":
-        return sincos2d((h, w), config.embed_dim)
-    if config.position == "none":
-        return torch.zeros_like(state["patch_embed.weight"][:, 0, 0, 0]).expand(1, h * w, -1)
-    x, y = state.pop("pos_x"), state.pop("pos_y")  # (1, w, D/2), (1, h, D/2)
-    columns, rows = x.unsqueeze(1).expand(-1, h, -1, -1), y.unsqueeze(2).expand(-1, -1, w, -1)
-    return torch.cat([columns, rows], dim=-1).flatten(1, 2)
+    return dataclasses.replace(config, prefix_positions="all" if rows == P else "none"), state
 
 
 def rules(config: ViTConfig) -> tuple[Rule, ...]:

@@ -11,16 +11,8 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from vitkit.converters.engine import Rule, same
-from vitkit.converters.tables import (
-    assumed_heads,
-    both,
-    canonical,
-    new_name,
-    patch_kernel,
-    renamed,
-    with_biases,
-    with_prefix_positions,
-)
+from vitkit.converters.fold import canonical, with_biases, with_prefix_positions
+from vitkit.converters.tables import assumed_heads, both, new_name, patch_kernel, renamed
 from vitkit.models.positions import square_grid
 from vitkit.models.vit import ViTConfig
 
