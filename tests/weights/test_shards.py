@@ -95,7 +95,7 @@ ONES = torch.ones(1)
     ("damage", "found"),
     [
         (without(TWO), r"1 of 2 shards are missing: 'model-00002-of-00002\.safetensors'\. Put them beside the index"),
-        (rewritten(ONE, a=ONES), r"the shard 'model-00001-of-00002\.safetensors' lacks 'b', which the index says it has \(1 such\)"),
+        (rewritten(ONE, a=ONES), r"00001-of-00002\.safetensors' lacks 'b', which the index says it has \(1 such\)"),
         (rewritten(ONE, a=ONES, b=ONES, d=ONES), r"00001-of-00002\.safetensors' holds 'd', which the index says is nowhere"),
         (rewritten(ONE, a=ONES, b=ONES, c=ONES), r"holds 'c', which the index says is in 'model-00002-of-00002"),
         (mapped({"a": ONE, "c": TWO}), r"holds 'b', which the index says is nowhere"),
