@@ -257,12 +257,15 @@ class Bundle:
         Raises:
             UserError: not a bundle, of a newer format, truncated, or with tensors that do not fit its configuration.
         """
+        import torch
+
         from vitkit.models.vit import VisionTransformer, ViTConfig
 
         folder = Path(path)
         config = read_bundle_config(folder)
         state = read_tensors(folder / "model.safetensors", config["weights"].get("sha256"))
-        model = VisionTransformer(from_dict(ViTConfig, config["model"], f"{folder}/config.json: model"))
+        with torch.device("meta"):  # no memory until the tensors come
+            model = VisionTransformer(from_dict(ViTConfig, config["model"], f"{folder}/config.json: model"))
         fill(model, state, f"{folder}/model.safetensors")
         classes = config["classes"]
         if classes is not None and len(classes) != model.config.num_classes:

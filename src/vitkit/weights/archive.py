@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import errno
 import struct
 import zipfile
 import zlib
@@ -86,10 +87,11 @@ def _one_message(path: Path) -> Iterator[None]:
         yield
     except UserError:
         raise
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror or error}.") from None
-    except DAMAGED as error:
-        raise UserError(f"{path} is damaged or truncated: {error}. Fetch it again.") from None
+    except (OSError, *DAMAGED) as error:
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:  # that is a place before the file's begin
+            raise UserError(f"cannot read {path}: {error.strerror or error}.") from None
+        reason = shown(str(error) or type(error).__name__, 200)
+        raise UserError(f"{path} is damaged or truncated: {reason}. Fetch it again.") from None
 
 
 def list_archive(path: Path, size: int) -> Archive:

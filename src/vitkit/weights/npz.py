@@ -16,7 +16,7 @@ from torch import Tensor
 
 from vitkit.config import UserError
 from vitkit.weights.archive import Archive, read_all
-from vitkit.weights.opened import Stamp, WeightsFile, described, meta_tensor, raw_bytes, shown
+from vitkit.weights.opened import Stamp, WeightsFile, check_count, described, meta_tensor, raw_bytes, shown
 
 __all__ = ["open_npz"]
 
@@ -45,6 +45,7 @@ def open_npz(path: Path, archive: Archive, stamp: Stamp) -> WeightsFile:
     Raises:
         UserError: damaged, members that are not plain arrays of numbers, or sizes that do not fit.
     """
+    check_count(len(archive.members), path)
     entries = {}
     with archive.opened() as zipped:
         for member, info in archive.members.items():

@@ -16,7 +16,17 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-__all__ = ["Stamp", "WeightsFile", "described", "meta_tensor", "raw_bytes", "read_exactly", "shown", "stamp_of"]
+__all__ = [
+    "Stamp",
+    "WeightsFile",
+    "check_count",
+    "described",
+    "meta_tensor",
+    "raw_bytes",
+    "read_exactly",
+    "shown",
+    "stamp_of",
+]
 
 MOST_TENSORS = 200_000  # the largest published models have some thousands
 MOST_DIMENSIONS = 32
@@ -48,8 +58,6 @@ class WeightsFile:
     def __post_init__(self) -> None:
         if not self.header:
             raise UserError(f"{self.path} holds no tensors.")
-        if len(self.header) > MOST_TENSORS:
-            raise UserError(f"{self.path} claims {len(self.header)} tensors; more than {MOST_TENSORS} are not read.")
 
     def read(self, names: Collection[str] | None = None) -> dict[str, Tensor]:
         """Tensors on the CPU that share no memory with the file nor with each other, all or those of ``names``.
@@ -98,6 +106,16 @@ def stamp_of(path: Path) -> Stamp:
     if not stat.S_ISREG(found.st_mode):
         raise UserError(f"{path} is not a regular file but a pipe, device or socket; copy the weights into a file.")
     return Stamp(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
+
+
+def check_count(tensors: int, path: Path) -> None:
+    """Before a header of very many tensors is built.
+
+    Raises:
+        UserError: more than any model has.
+    """
+    if tensors > MOST_TENSORS:
+        raise UserError(f"{path} claims {tensors} tensors; more than {MOST_TENSORS} are not read.")
 
 
 def meta_tensor(shape: Sequence[int], dtype: torch.dtype, what: str) -> Tensor:

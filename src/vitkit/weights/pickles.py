@@ -20,7 +20,7 @@ from vitkit.weights.opened import shown
 
 __all__ = ["Dtype", "Name", "Namespace", "OddTensor", "Opaque", "Storage", "Stored", "read_pickle"]
 
-MOST_STEPS = 2_000_000  # a training checkpoint of ViT-B/16 has about 40 thousand
+MOST_STEPS = 2_000_000  # a training checkpoint of ViT-B/16 has about 30 thousand
 
 
 class Name(NamedTuple):
@@ -213,7 +213,9 @@ CALLS: dict[str, Callable[..., Any]] = {
     "_codecs.encode": _encoded,
     "numpy.dtype": lambda code, *_: Dtype(code if isinstance(code, str) else ""),
     **{f"{core}.multiarray.scalar": _number for core in ("numpy.core", "numpy._core")},
-    **{f"{core}.multiarray._reconstruct": _opaque("numpy array") for core in ("numpy.core", "numpy._core")},
+    **{f"{core}.{make}": _opaque("numpy array") for core in ("numpy.core", "numpy._core")
+       for make in ("multiarray._reconstruct", "numeric._frombuffer")},
+    "builtins.bytes": lambda data=b"": data,
     **{f"{module}.{kind}": _path for module in ("pathlib", "pathlib._local")
        for kind in ("Path", "PosixPath", "WindowsPath", "PurePath", "PurePosixPath", "PureWindowsPath")},
 }  # fmt: skip
@@ -227,7 +229,7 @@ VALUES = frozenset(
     + [f"torch.storage.{kind}" for kind in ("UntypedStorage", "_UntypedStorage")]
     + [f"torch.{kind}" for kind in (*SCALARS, "strided", "sparse_coo", "sparse_csr", "Tensor", "per_tensor_affine",
                                     "per_tensor_symmetric", "per_channel_affine", "per_channel_symmetric")]
-    + [f"builtins.{kind}" for kind in ("dict", "int", "float", "str", "bool", "tuple", "object", "bytes")]
+    + [f"builtins.{kind}" for kind in ("dict", "int", "float", "str", "bool", "tuple", "object")]
     + ["numpy.ndarray", *(f"numpy.{kind}" for kind in ("float64", "float32", "int64", "int32", "bool_"))]
 )  # fmt: skip
 PYTHON_2 = {"__builtin__": "builtins", "copy_reg": "copyreg"}

@@ -48,6 +48,8 @@ def recognise(head: bytes, size: int, where: str) -> str:
     if text is None:
         if head[8:9] == b"{":
             return SAFETENSORS
+        if head.startswith(b"{"):
+            return JSON
         raise UserError(
             f"{where} is not weights: it begins with the bytes {head[:8].hex(' ')}, which no .safetensors, .npz or torch "
             "file does. It may be truncated or damaged; fetch it again."

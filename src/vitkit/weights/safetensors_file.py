@@ -14,7 +14,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from vitkit.config import UserError
-from vitkit.weights.opened import WeightsFile, described, meta_tensor, raw_bytes, read_exactly, shown, stamp_of
+from vitkit.weights.opened import (
+    WeightsFile,
+    check_count,
+    described,
+    meta_tensor,
+    raw_bytes,
+    read_exactly,
+    shown,
+    stamp_of,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -81,6 +90,7 @@ def open_safetensors(path: Path) -> WeightsFile:
     metadata = raw.pop("__metadata__", None) if isinstance(raw, dict) else None
     if not isinstance(raw, dict) or not isinstance(metadata, dict | None):
         _refuse(path, "its header is not a table of tensors")
+    check_count(len(raw), path)
     entries = {name: _entry(value, 8 + length, f"tensor {shown(name)}", path) for name, value in raw.items()}
     end = 8 + length
     for name, entry in sorted(entries.items(), key=lambda item: item[1][1:]):

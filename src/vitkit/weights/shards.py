@@ -83,9 +83,11 @@ def _check(path: Path, file: str, shard: WeightsFile, where: dict[str, str]) -> 
     expected = {name for name, there in where.items() if there == file}
     if absent := sorted(expected - set(shard.header)):
         raise UserError(
-            f"{path}: the shard {file} lacks {shown(absent[0])}, which the index says it has ({len(absent)} such)."
+            f"{path}: the shard {shown(file)} lacks {shown(absent[0])}, which the index says it has ({len(absent)} such)."
         )
     for name in shard.header:
         if name not in expected:
             elsewhere = f"in {shown(where[name])}" if name in where else "nowhere"
-            raise UserError(f"{path}: the shard {file} holds {shown(name)}, which the index says is {elsewhere}.")
+            raise UserError(
+                f"{path}: the shard {shown(file)} holds {shown(name)}, which the index says is {elsewhere}."
+            )

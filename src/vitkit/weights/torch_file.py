@@ -19,7 +19,16 @@ from torch import Tensor
 
 from vitkit.config import UserError
 from vitkit.weights.archive import Archive, read_all
-from vitkit.weights.opened import Stamp, WeightsFile, described, meta_tensor, raw_bytes, read_exactly, shown
+from vitkit.weights.opened import (
+    Stamp,
+    WeightsFile,
+    check_count,
+    described,
+    meta_tensor,
+    raw_bytes,
+    read_exactly,
+    shown,
+)
 from vitkit.weights.pickles import Dtype, Name, OddTensor, Opaque, Storage, Stored, read_pickle
 
 __all__ = ["WRAPPERS", "open_torch_pickles", "open_torch_zip"]
@@ -148,6 +157,7 @@ def _places(
 
 def _opened(path: Path, stamp: Stamp, tree: Any, sizes: Mapping[str, int], reader: Reader) -> WeightsFile:
     found, metadata, wrappers = _unwrap(path, tree)
+    check_count(len(found), path)
     header = {name: _checked(path, name, tensor, sizes) for name, tensor in found.items()}
     total = sum(tensor.numel() * tensor.element_size() for tensor in header.values())
     if total > MOST_SHARING * stamp.size:
@@ -213,9 +223,13 @@ def _unwrap(path: Path, tree: Any) -> tuple[dict[str, Stored], dict[str, Any], t
     rest: dict[Any, Any] = {}
     wrappers: list[str] = []
     while isinstance(tree, dict) and len(wrappers) < MOST_WRAPPERS:
-        key = next((key for key in WRAPPERS if _leads_to_tensors(tree.get(key))), None)
+        seen = set[int]()
+        key = next((key for key in WRAPPERS if _leads_to_tensors(tree.get(key), seen)), None)
         if key is None and not _has_tensors(tree):  # an unusual key is taken where there is no choice
-            others = [name for name, value in tree.items() if isinstance(name, str) and _has_tensors(value)]
+            tables = {
+                id(value): name for name, value in tree.items() if isinstance(name, str) and isinstance(value, dict)
+            }
+            others = [name for name in tables.values() if _has_tensors(tree[name])]
             key = others[0] if len(others) == 1 else None
         if key is None:
             break
@@ -244,10 +258,12 @@ def _has_tensors(value: Any) -> bool:
     return isinstance(value, dict) and any(isinstance(item, Stored | OddTensor) for item in value.values())
 
 
-def _leads_to_tensors(value: Any, depth: int = MOST_WRAPPERS) -> bool:
-    if not isinstance(value, dict) or depth == 0:
+def _leads_to_tensors(value: Any, seen: set[int], depth: int = MOST_WRAPPERS) -> bool:
+    """Each table is looked at once, ``seen`` holds those that led nowhere: they may hold each other."""
+    if not isinstance(value, dict) or depth == 0 or id(value) in seen:
         return False
-    return _has_tensors(value) or any(_leads_to_tensors(value.get(key), depth - 1) for key in WRAPPERS)
+    seen.add(id(value))
+    return _has_tensors(value) or any(_leads_to_tensors(value.get(key), seen, depth - 1) for key in WRAPPERS)
 
 
 def _sort_of(tree: Any) -> str:
