@@ -54,6 +54,10 @@ def format_of(names: Iterable[str], where: str) -> ModuleType:
             f"{where}: its tensors fit more than one layout ({', '.join(module.NAME for module in found)}): {listed}, ... "
             "The file mixes several models; export the one that is meant."
         )
+    if {"patch_embed.weight", "blocks.0.norm1.weight"} <= known:
+        raise UserError(
+            f"{where}: these are the tensors of a vitkit bundle. Name its folder, which holds config.json too."
+        )
     other = _other(known)
     kind = (
         f"these are the weights of {other}, not of a Vision Transformer"

@@ -16,8 +16,8 @@ __all__ = ["fill"]
 def fill(model: nn.Module, state: Mapping[str, Tensor], where: str) -> None:
     """Put tensors into a model, every one of them, as float32.
 
-    A model made under ``torch.device("meta")`` has no memory of its own: it takes over the float32 tensors as they are, and
-    its buffers that are computed and not stored are made. Any other model gets copies.
+    A model made under ``torch.device("meta")`` has no memory of its own: it takes over the float32 tensors as they are. Any
+    other model gets copies.
 
     Raises:
         UserError: missing or unexpected tensors, wrong shapes or dtypes, or values that are not finite.
@@ -52,8 +52,8 @@ def fill(model: nn.Module, state: Mapping[str, Tensor], where: str) -> None:
             seen.add(value.data_ptr())
         values[name] = value
     model.load_state_dict(values, assign=assign)
-    if assign:
-        _compute_buffers(model)
+    left = [name for name, tensor in [*model.named_parameters(), *model.named_buffers()] if tensor.is_meta]
+    assert not left, f"a buffer that no file stores must be made with real values also on the meta device: {left}"
 
 
 def _floats() -> frozenset[object]:
@@ -65,15 +65,3 @@ def _floats() -> frozenset[object]:
 def _is_finite(values: Tensor) -> bool:
     """A finite sum has finite terms, and costs a tenth of looking at each; finite terms may still have none."""
     return bool(values.sum().isfinite()) or bool(values.isfinite().all())
-
-
-def _compute_buffers(model: nn.Module) -> None:
-    """Make what a model computes from its configuration and no file stores."""
-    from vitkit.models.positions import sincos2d
-
-    for module in model.modules():
-        if "pos_fixed" in module._buffers:
-            config = module.config
-            module.register_buffer("pos_fixed", sincos2d(config.grid, config.embed_dim), persistent=False)  # type: ignore[union-attr, arg-type]
-    left = [name for name, tensor in [*model.named_parameters(), *model.named_buffers()] if tensor.is_meta]
-    assert not left, f"nothing says how to compute {left}"

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from vitkit.bundle import Bundle, is_bundle, read_bundle_config
-from vitkit.config import UserError, did_you_mean, override
+from vitkit.config import UserError, did_you_mean, override, read_json
 from vitkit.data.pixels import Preprocess
 from vitkit.models.vit import ViTConfig
 from vitkit.zoo.adapt import adapt_channels, rebuild, resize
 from vitkit.zoo.recognise import ADAPTED, Recognised, recognise
 from vitkit.zoo.rows import find_row, suggest
+from vitkit.zoo.sidecar import SIDECAR
 
 __all__ = ["find_checkpoint", "load_model", "to_bundle"]
 
@@ -71,7 +72,7 @@ def find_checkpoint(
     """
     path = Path(name)
     if path.is_dir():
-        if (path / "config.json").is_file() and is_bundle(path):
+        if (path / "config.json").is_file() and (path / "model.safetensors").is_file() and not _is_foreign(path):
             read_bundle_config(path)  # says what is wrong with it
         if is_bundle(path / "model"):
             raise UserError(f"{path} is not a model. Did you mean {path / 'model'}?")
@@ -85,6 +86,16 @@ def find_checkpoint(
     from vitkit.zoo.fetch import fetch
 
     return recognise(fetch(row), source_image_size=source_image_size, overrides=overrides, row=row)
+
+
+def _is_foreign(folder: Path) -> bool:
+    """Is ``config.json`` that of another library, or something said by `vitkit.json`?"""
+    if (folder / SIDECAR).is_file():
+        return True
+    try:
+        return bool({"model_type", "architectures", "architecture"} & set(read_json(folder / "config.json")))
+    except (UserError, TypeError):
+        return False
 
 
 def to_bundle(found: Recognised) -> Bundle:
