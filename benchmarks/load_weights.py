@@ -1,10 +1,10 @@
-"""ViT-B/16 from a safetensors file into a model: time and peak memory of our door against a bare load.
+"""ViT-B/16 from a file of timm's layout into a model: time and peak memory of our loading against a bare load.
 
     python benchmarks/load_weights.py [--model B/16] [--rounds 7] [--suffix .safetensors]
 
-ours: `open_weights(...).read()` into a model made on the meta device. bare: the module made as usual, and
-`safetensors.torch.load_file` (or `torch.load`, or NumPy) with `load_state_dict`. Each in a process of its own, in turn;
-medians of the rounds.
+load: `load_model(file)` as `vitkit.load` calls it, recognising the file. read: `open_weights(...).read()` into a model made on
+the meta device. bare: the module made as usual, and `safetensors.torch.load_file` (or `torch.load`, or NumPy) with
+`load_state_dict`. Each in a process of its own, in turn; medians of the rounds.
 """
 
 from __future__ import annotations
@@ -22,27 +22,35 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 
+from vitkit.converters import timm
+from vitkit.converters.engine import decode, encode
 from vitkit.models.vit import VisionTransformer, ViTConfig
 from vitkit.weights.files import open_weights, write_weights
 from vitkit.weights.fill import fill
+from vitkit.zoo.load import load_model
 
 
-def ours(config: ViTConfig, path: Path) -> VisionTransformer:
+def load(_config: ViTConfig, path: Path) -> VisionTransformer:
+    return load_model(path).model
+
+
+def read(config: ViTConfig, path: Path) -> VisionTransformer:
     with torch.device("meta"):
         model = VisionTransformer(config)
-    fill(model, open_weights(path).read(), str(path))
+    fill(model, decode(open_weights(path).read(), timm.rules(config), str(path)), str(path))
     return model
 
 
 def bare(config: ViTConfig, path: Path) -> VisionTransformer:
     model = VisionTransformer(config)
     if path.suffix == ".safetensors":
-        model.load_state_dict(load_file(path))
+        model.load_state_dict(decode(load_file(path), timm.rules(config), str(path)))
     elif path.suffix == ".npz":
         with np.load(path) as arrays:
-            model.load_state_dict({name: torch.from_numpy(arrays[name]) for name in arrays.files})
+            state = {name: torch.from_numpy(arrays[name]) for name in arrays.files}
+            model.load_state_dict(decode(state, timm.rules(config), str(path)))
     else:
-        model.load_state_dict(torch.load(path, weights_only=True))
+        model.load_state_dict(decode(torch.load(path, weights_only=True), timm.rules(config), str(path)))
     return model
 
 
@@ -53,7 +61,7 @@ def measure(which: str, name: str, path: Path) -> None:
     config = ViTConfig.named(name)
     start = peak_rss()
     begin = time.perf_counter()
-    model = {"ours": ours, "bare": bare}[which](config, path)
+    model = {"load": load, "read": read, "bare": bare}[which](config, path)
     seconds = time.perf_counter() - begin
     peak = peak_rss()
     assert all(parameter.isfinite().all() for parameter in model.parameters())
@@ -80,9 +88,9 @@ def main() -> None:
         path = Path(folder, f"model{arguments.suffix}")
         model = VisionTransformer(ViTConfig.named(arguments.model))
         model.init_weights(0)
-        write_weights(path, model.state_dict())
+        write_weights(path, encode(model.state_dict(), timm.rules(model.config)))
         print(f"{arguments.model}, {path.stat().st_size / 1e6:.0f} MB {arguments.suffix}, {arguments.rounds} rounds")
-        found: dict[str, list[dict[str, float]]] = {"ours": [], "bare": []}
+        found: dict[str, list[dict[str, float]]] = {"load": [], "read": [], "bare": []}
         for round_ in range(arguments.rounds + 1):
             for which in found:
                 command = [sys.executable, __file__, "--model", arguments.model, "--measure", which, str(path)]
@@ -96,11 +104,12 @@ def main() -> None:
         print(
             f"{which}  {row['seconds']:.3f} s  peak {row['peak']:.0f} MiB, {row['peak'] - row['start']:.0f} above imports"
         )
-    a, b = medians["ours"], medians["bare"]
-    print(
-        f"ours / bare: time {a['seconds'] / b['seconds']:.2f}, peak {a['peak'] / b['peak']:.2f}, "
-        f"peak above imports {(a['peak'] - a['start']) / (b['peak'] - b['start']):.2f}"
-    )
+    b = medians["bare"]
+    for which, a in medians.items():
+        print(
+            f"{which} / bare: time {a['seconds'] / b['seconds']:.2f}, peak {a['peak'] / b['peak']:.2f}, "
+            f"peak above imports {(a['peak'] - a['start']) / (b['peak'] - b['start']):.2f}"
+        )
 
 
 if __name__ == "__main__":
