@@ -94,6 +94,9 @@ BOMBS: dict[str, Callable[[], bytes]] = {
         b"ctorch._tensor\n_rebuild_from_type_v2\nq\x000N" + b"q\x010(h\x00Nh\x01Nt" * 100_000 + b"q\x010h\x00h\x01R."),
     "very many steps": lambda: b"(" + b"}" * 3_000_000 + b"t.",
     "a far place in the memo": lambda: b"Nr\xff\xff\xff\xff.",
+    "a long number as a key again and again": lambda: (
+        b"\x8b" + (4 * 10**6).to_bytes(4, "little") + b"\x7f" * 4 * 10**6 + b"q\x00}(" + b"h\x00N" * 500_000 + b"u."),
+    "a long tuple as a key again and again": lambda: b"(" + b"N" * 500_000 + b"tq\x00}(" + b"h\x00N" * 500_000 + b"u.",
     "a long number": lambda: b"\x8b" + (4 * 10**6).to_bytes(4, "little") + b"\x7f" * 4 * 10**6 + b".",
     "a long number as a size": lambda: (
         b"ctorch._utils\n_rebuild_tensor\n((X\x07\x00\x00\x00storagectorch\nFloatStorage\nX\x01\x00\x00\x000NK\x01tQ"
@@ -131,7 +134,7 @@ def itself() -> Any:
 
 
 def read_tensor() -> Any:
-    from vitkit.weights.pickles import Storage, Stored
+    from vitkit.weights.stand_ins import Storage, Stored
 
     return Stored(Storage("FloatStorage", "0", 1), None, 0, (1,), (1,))
 

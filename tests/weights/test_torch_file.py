@@ -121,12 +121,14 @@ def test_training_checkpoints_are_read_with_an_inert_namespace(tmp_path: Path, z
         "queue": collections.deque([1, 2]),
         "lists": collections.defaultdict(list, {"a": [1]}),
         "raw": bytearray(b"ab"),
+        "long": 2**100_000,
     }
     opened = open_weights(saved(tmp_path / "x.pth", state, zipped, pickle_protocol=protocol))
     assert opened.wrappers == ("model",)
     assert all(torch.equal(tensor, model.state_dict()[name]) for name, tensor in opened.read().items())
     told = opened.metadata
     assert (told["epoch"], told["size"], told["counts"], told["queue"]) == (7, [1, 2], {"a": 2, "b": 1}, [1, 2])
+    assert told["long"] == "..."
     assert told["scaler"] == state["scaler"]
     assert told["lists"] == {"a": [1]}
     assert told["best"] != told["best"]

@@ -4,7 +4,7 @@ Torch's own files are pickles. `torch.load(weights_only=True)` calls torch on nu
 resize what they please, and admits further classes for the whole process only. Here each known name has a stand-in that
 makes plain data of its arguments; any other name is refused by name.
 
-Source of the opcodes: Python's pickletools. Of the names: what torch.save, argparse and NumPy write.
+Source of the opcodes: Python's pickletools.
 """
 
 from __future__ import annotations
@@ -12,69 +12,21 @@ from __future__ import annotations
 import pickletools
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import IO, Any, NamedTuple
+from typing import IO, Any
 
 from vitkit.config import UserError
 from vitkit.weights.opened import shown
+from vitkit.weights.stand_ins import Dtype, Name, Namespace, Storage, call, known, plain_key, plain_pairs, sizes
 
-__all__ = ["Dtype", "Name", "Namespace", "OddTensor", "Opaque", "Storage", "Stored", "read_pickle"]
+__all__ = ["read_pickle"]
 
 MOST_STEPS = 2_000_000  # a training checkpoint of ViT-B/16 has about 30 thousand
-
-
-class Name(NamedTuple):
-    """A global that the pickle names."""
-
-    name: str
-
-
-class Storage(NamedTuple):
-    """A block of memory in the file."""
-
-    kind: str  # "FloatStorage", ...
-    key: str
-    elements: int
-
-
-class Stored(NamedTuple):
-    """A tensor in a storage. Nothing here was checked against the file."""
-
-    storage: Storage
-    dtype: str | None  # None: the storage's
-    offset: int
-    size: tuple[int, ...]
-    stride: tuple[int, ...]
-
-
-class OddTensor(NamedTuple):
-    """A tensor that is not plain numbers in a storage."""
-
-    kind: str
-
-
-class Opaque(NamedTuple):
-    """A harmless value that nobody here needs."""
-
-    kind: str
-
-
-class Namespace(dict[str, Any]):
-    """The attributes of an `argparse.Namespace`."""
-
-
-@dataclass
-class Dtype:
-    """A NumPy dtype."""
-
-    code: str
-    order: str = "<"
 
 
 def read_pickle(file: IO[bytes], where: str) -> tuple[Any, dict[str, Storage]]:
     """(value, the storages it refers to, by key) of the pickle that ``file`` stands at; ``file`` stands behind it afterwards.
 
-    Dicts of any class become dicts, sets lists, tensors `Stored` and `OddTensor`; see the classes above for the rest.
+    Dicts of any class become dicts, sets lists, tensors `Stored` and `OddTensor`; see `stand_ins` for the rest.
 
     Raises:
         UserError: not a whole pickle, one that names what is not known to be harmless, or an endless one.
@@ -96,159 +48,6 @@ def read_pickle(file: IO[bytes], where: str) -> tuple[Any, dict[str, Storage]]:
         Warning,
     ) as error:
         raise UserError(f"{where} is not a whole pickle: {shown(error)}. It is damaged; fetch it again.") from None
-
-
-def _key(key: Any) -> Any:
-    """A plain key of a dict: to hash nested tuples could take for ever."""
-    if not all(isinstance(part, str | int | float | bytes | None) for part in (key if type(key) is tuple else (key,))):
-        raise TypeError("a key that is no plain value")
-    return key
-
-
-def _mapping(pairs: Any = ()) -> dict[Any, Any]:
-    return pairs if isinstance(pairs, dict) else {_key(key): value for key, value in pairs}
-
-
-def _ints(values: Any) -> tuple[int, ...]:
-    if not isinstance(values, tuple | list) or any(type(n) is not int or not 0 <= n < 2**62 for n in values):
-        raise TypeError("sizes that are not numbers")
-    return tuple(values)
-
-
-def _tensor(
-    storage: Any, offset: Any, size: Any, stride: Any, _grad: Any = False, _hooks: Any = None, metadata: Any = None
-) -> Stored | OddTensor:
-    sizes, strides = _ints(size), _ints(stride)
-    if not isinstance(storage, Storage) or len(sizes) != len(strides):
-        raise TypeError("a tensor without a storage")
-    if metadata:
-        return OddTensor("lazily conjugated or negated")
-    return Stored(storage, None, _ints((offset,))[0], sizes, strides)
-
-
-def _tensor_of_dtype(
-    storage: Any, offset: Any, size: Any, stride: Any, _grad: Any, _hooks: Any, dtype: Any, metadata: Any = None
-) -> Stored | OddTensor:
-    tensor = _tensor(storage, offset, size, stride, metadata=metadata)
-    return tensor._replace(dtype=dtype.name.removeprefix("torch.")) if isinstance(tensor, Stored) else tensor
-
-
-def _first(value: Any, *_: Any) -> Any:
-    return value
-
-
-def _of_type(function: Any, _cls: Any, arguments: Any, _state: Any) -> Any:
-    return _call(function, arguments)
-
-
-def _instance(cls: Any, *_: Any) -> Any:
-    return _call(cls, ())
-
-
-def _encoded(text: str, encoding: str = "latin1") -> bytes:
-    if encoding not in ("latin1", "latin-1", "utf-8", "ascii"):
-        raise ValueError("an unknown encoding")
-    return text.encode(encoding)
-
-
-def _number(dtype: Any, data: Any = b"") -> Any:
-    """A NumPy scalar as Python's own number."""
-    form = {"f8": "d", "f4": "f", "f2": "e", "i8": "q", "i4": "i", "i2": "h", "i1": "b", "u8": "Q", "u4": "I",
-            "u2": "H", "u1": "B", "b1": "?"}.get(dtype.code)  # fmt: skip
-    if form is None:
-        return Opaque("numpy scalar")
-    data = data.encode("latin1") if isinstance(data, str) else data
-    return struct.unpack((">" if dtype.order == ">" else "<") + form, data)[0]
-
-
-def _odd(kind: str) -> Callable[..., OddTensor]:
-    return lambda *_: OddTensor(kind)
-
-
-def _opaque(kind: str) -> Callable[..., Opaque]:
-    return lambda *_: Opaque(kind)
-
-
-def _path(*parts: str) -> str:
-    return "/".join(parts)
-
-
-def _values(values: Any = (), *_: Any) -> Any:
-    return list(values) if isinstance(values, list | tuple) else []
-
-
-CALLS: dict[str, Callable[..., Any]] = {
-    "torch._utils._rebuild_tensor": _tensor,
-    "torch._utils._rebuild_tensor_v2": _tensor,
-    "torch._utils._rebuild_tensor_v3": _tensor_of_dtype,
-    "torch._utils._rebuild_parameter": _first,
-    "torch._utils._rebuild_parameter_with_state": _first,
-    "torch.nn.parameter.Parameter": _first,
-    "torch._tensor._rebuild_from_type_v2": _of_type,
-    "torch._utils._rebuild_sparse_tensor": _odd("sparse"),
-    "torch._utils._rebuild_sparse_csr_tensor": _odd("sparse"),
-    "torch._utils._rebuild_qtensor": _odd("quantised"),
-    "torch._utils._rebuild_nested_tensor": _odd("nested"),
-    "torch._utils._rebuild_meta_tensor_no_storage": _odd("meta (without values)"),
-    "torch._utils._rebuild_wrapper_subclass": _odd("wrapped"),
-    "torch._utils._rebuild_device_tensor_from_numpy": _odd("other device's"),
-    "torch._utils._rebuild_xla_tensor": _odd("other device's"),
-    "torch.serialization._get_layout": _opaque("layout"),
-    "torch.Size": _values,
-    "torch.device": _first,
-    "collections.OrderedDict": _mapping,
-    "collections.Counter": _mapping,
-    "collections.defaultdict": lambda *_: {},
-    "collections.deque": _values,
-    "builtins.set": _values,
-    "builtins.frozenset": _values,
-    "builtins.list": _values,
-    "builtins.complex": _opaque("complex number"),
-    "builtins.bytearray": lambda text="", encoding="latin1": text if isinstance(text, bytes) else _encoded(text, encoding),
-    "builtins.slice": _opaque("slice"),
-    "builtins.range": _opaque("range"),
-    "argparse.Namespace": lambda *_: Namespace(),
-    "types.SimpleNamespace": lambda *_: Namespace(),
-    "copyreg._reconstructor": _instance,
-    "_codecs.encode": _encoded,
-    "numpy.dtype": lambda code, *_: Dtype(code if isinstance(code, str) else ""),
-    **{f"{core}.multiarray.scalar": _number for core in ("numpy.core", "numpy._core")},
-    **{f"{core}.{make}": _opaque("numpy array") for core in ("numpy.core", "numpy._core")
-       for make in ("multiarray._reconstruct", "numeric._frombuffer")},
-    "builtins.bytes": lambda data=b"": data,
-    **{f"{module}.{kind}": _path for module in ("pathlib", "pathlib._local")
-       for kind in ("Path", "PosixPath", "WindowsPath", "PurePath", "PurePosixPath", "PureWindowsPath")},
-}  # fmt: skip
-STORAGES = ("Double", "Float", "Half", "BFloat16", "Long", "Int", "Short", "Char", "Byte", "Bool", "ComplexFloat",
-            "ComplexDouble", "QUInt8", "QInt8", "QInt32", "QUInt4x2", "QUInt2x4", "Untyped")  # fmt: skip
-SCALARS = ("float64", "float32", "float16", "bfloat16", "complex32", "complex64", "complex128", "float8_e4m3fn",
-           "float8_e5m2", "float8_e4m3fnuz", "float8_e5m2fnuz", "int64", "int32", "int16", "int8", "uint64", "uint32",
-           "uint16", "uint8", "bool", "qint8", "quint8", "qint32")  # fmt: skip
-VALUES = frozenset(
-    [f"torch.{kind}Storage" for kind in STORAGES]
-    + [f"torch.storage.{kind}" for kind in ("UntypedStorage", "_UntypedStorage")]
-    + [f"torch.{kind}" for kind in (*SCALARS, "strided", "sparse_coo", "sparse_csr", "Tensor", "per_tensor_affine",
-                                    "per_tensor_symmetric", "per_channel_affine", "per_channel_symmetric")]
-    + [f"builtins.{kind}" for kind in ("dict", "int", "float", "str", "bool", "tuple", "object")]
-    + ["numpy.ndarray", *(f"numpy.{kind}" for kind in ("float64", "float32", "int64", "int32", "bool_"))]
-)  # fmt: skip
-PYTHON_2 = {"__builtin__": "builtins", "copy_reg": "copyreg"}
-
-
-def _known(module: str, name: str, where: str) -> Name:
-    full = f"{PYTHON_2.get(module, module)}.{name}"
-    if full not in CALLS and full not in VALUES:
-        raise UserError(
-            f"{where} holds {shown(full)}, which is not weights. Reading it could run code from the file; nothing was "
-            "run. Get the weights as .safetensors, or save the model's state_dict() alone where you trust the file."
-        )
-    return Name(full)
-
-
-def _call(function: Any, arguments: Any) -> Any:
-    if not isinstance(function, Name) or function.name not in CALLS or not isinstance(arguments, tuple):
-        raise TypeError("a call of something that cannot be called")
-    return CALLS[function.name](*arguments)
 
 
 class _Machine:
@@ -284,7 +83,7 @@ class _Machine:
         """Stand-ins copy what they are given: a small pickle could have one large value copied over and over."""
         for value in arguments:
             self.spend(len(value) // (64 if isinstance(value, str | bytes) else 1) if hasattr(value, "__len__") else 0)
-        self.stack.append(_call(function, arguments))
+        self.stack.append(call(function, arguments))
 
     def since_mark(self) -> list[Any]:
         items, self.stack = self.stack, self.marks.pop()
@@ -313,7 +112,7 @@ class _Machine:
             module, _, name = argument.rpartition(" ")
         if not isinstance(module, str) or not isinstance(name, str):
             raise TypeError("a name that is no text")
-        self.stack.append(_known(module, name, self.where))
+        self.stack.append(known(module, name, self.where))
 
     def take(self, count: int) -> tuple[Any, ...]:
         items = tuple(self.stack[len(self.stack) - count :])
@@ -341,7 +140,7 @@ class _Machine:
         target, state = self.take(2)
         if isinstance(target, Namespace):
             self.spend(len(state))
-            target.update({str(key): value for key, value in _mapping(state).items()})
+            target.update({str(key): value for key, value in plain_pairs(state).items()})
         elif isinstance(target, Dtype):
             target.order = state[1] if state[1] == ">" else "<"
         self.stack.append(target)
@@ -356,7 +155,7 @@ class _Machine:
             or any(v is not None for v in view)
         ):
             raise TypeError("a reference to something that is not a storage")
-        storage = Storage(name.removeprefix("_"), key, *_ints((count,)))
+        storage = Storage(name.removeprefix("_"), key, *sizes((count,)))
         if self.storages.setdefault(key, storage) != storage:
             raise ValueError("two storages of one key")
         self.stack.append(storage)
@@ -365,7 +164,7 @@ class _Machine:
         target = self.stack[-1]
         if not isinstance(target, dict) or len(items) % 2:
             raise TypeError("items for something that is not a dict")
-        target.update({_key(key): value for key, value in zip(items[::2], items[1::2], strict=True)})
+        target.update({plain_key(key): value for key, value in zip(items[::2], items[1::2], strict=True)})
 
     def old_dict(self, _: Any) -> None:
         items = self.since_mark()

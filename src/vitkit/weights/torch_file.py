@@ -29,7 +29,8 @@ from vitkit.weights.opened import (
     read_exactly,
     shown,
 )
-from vitkit.weights.pickles import Dtype, Name, OddTensor, Opaque, Storage, Stored, read_pickle
+from vitkit.weights.pickles import read_pickle
+from vitkit.weights.stand_ins import Dtype, Name, OddTensor, Opaque, Storage, Stored
 
 __all__ = ["WRAPPERS", "open_torch_pickles", "open_torch_zip"]
 
@@ -306,6 +307,8 @@ def _plain(value: Any, budget: _Budget, depth: int) -> Any:
         return value[0]
     if isinstance(value, Dtype):
         return value.code
+    if isinstance(value, int) and value.bit_length() > 1024:  # Python refuses to print very long ones
+        return "..."
     if isinstance(value, dict):
         return {key: _plain(item, budget, depth + 1) for key, item in itertools.islice(value.items(), budget.nodes + 1)}
     if isinstance(value, list | tuple):
