@@ -29,7 +29,7 @@ LAYERS = {
     "cli": 7, "__main__": 8,
 }  # fmt: skip
 ALLOWED = {
-    ("report", "config"), ("report", "charts"), ("console", "config"), ("unknown", "weights"), ("weights", "models"),
+    ("report", "config"), ("report", "charts"), ("console", "config"), ("unknown", "weights"),
     ("finetuning", "recipes"), ("jobs", "finetuning"), ("jobs", "audits"), ("finetuning", "audits"),
 }  # fmt: skip
 NEEDS_ORDER = [

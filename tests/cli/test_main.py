@@ -97,7 +97,7 @@ def test_wrong_models_are_one_message(
 ) -> None:
     image = next((photos / "test" / "red").iterdir())
     assert "no model" in fails(["predict", tmp_path / "none", image], capsys)
-    assert "is not a vitkit bundle" in fails(["predict", photos, image], capsys)
+    assert "is neither a vitkit bundle" in fails(["predict", photos, image], capsys)
     weights = bundle / "model.safetensors"
     whole = weights.read_bytes()
     weights.write_bytes(whole[: len(whole) // 2])
