@@ -10,7 +10,7 @@ import pytest
 from vitkit.config import UserError
 from vitkit.data.pixels import Preprocess
 from vitkit.models.vit import ViTConfig
-from vitkit.recipes.finetune import Plan, choose_recipe, scratch_config, train_config, validation_fraction
+from vitkit.recipes.finetune import Plan, choose_recipe, run_size, scratch_config, train_config, validation_fraction
 
 TINY = ViTConfig.named("Ti/16")
 
@@ -32,6 +32,23 @@ def test_large_grids_train_smaller_in_whole_patches() -> None:
     assert choose(300, config=wide).train_size == (192, 384)
     small = ViTConfig.named("Ti/16", image_size=(96, 96))
     assert choose(300, config=small).train_size == (96, 96)
+    assert choose(300, config=ViTConfig.named("Ti/16", image_size=(256, 256))).train_size == (192, 192)
+    assert choose(300, config=ViTConfig.named("Ti/16", image_size=(384, 384))).train_size == (336, 336)
+    hybrid = ViTConfig.named("R50+B/16")
+    assert choose(300, config=hybrid).train_size == hybrid.image_size
+
+
+def test_small_models_run_larger_where_the_photos_are() -> None:
+    photos, icons = [(500, 600), (480, 640), (300, 300)], [(500, 240), (240, 500), (240, 240)]
+    assert run_size(TINY, photos) == (256, 256)
+    assert run_size(TINY, icons) == TINY.image_size  # enlarging would only blur
+    for own in (
+        ViTConfig.named("B/16", image_size=(384, 384)),
+        ViTConfig.named("Ti/16", image_size=(96, 96)),
+        ViTConfig.named("R26+S/32"),
+    ):
+        assert run_size(own, [(2000, 2000)]) == own.image_size
+    assert run_size(ViTConfig.named("H/14"), photos) == (252, 252)
 
 
 def test_a_frozen_backbone_has_no_stochastic_depth() -> None:

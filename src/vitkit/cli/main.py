@@ -90,7 +90,9 @@ def cli() -> None:
     "--budget", type=Duration(), metavar="TIME", help="Time that the run may take, by its own estimate: 90s, 10m, 2h."
 )
 @click.option("--epochs", type=float, metavar="N", help="Passes over the training images, instead of the recipe's.")
-@click.option("--image-size", type=Size(), metavar="N|HxW", help="Size to run at, instead of the model's own.")
+@click.option(
+    "--image-size", type=Size(), metavar="N|HxW", help="Size to run at, instead of the model's own, or 8/7 of it."
+)
 @click.option(
     "--fit", default="auto", show_default=True, metavar="auto|crop|squash|pad", help="How images fit that size."
 )

@@ -15,8 +15,8 @@ from vitkit.data.pixels import Preprocess, choose_fit
 from vitkit.finetuning.arguments import Arguments
 from vitkit.finetuning.data import TaskData
 from vitkit.models.vit import VisionTransformer
-from vitkit.recipes.finetune import Plan, scratch_config
-from vitkit.zoo.adapt import adapt_channels
+from vitkit.recipes.finetune import Plan, run_size, scratch_config
+from vitkit.zoo.adapt import adapt_channels, resize
 from vitkit.zoo.load import load_model
 
 __all__ = ["choose_preprocess", "describe_size", "load_backbone", "with_new_head"]
@@ -24,17 +24,29 @@ __all__ = ["choose_preprocess", "describe_size", "load_backbone", "with_new_head
 MAX_MEASURED = 1_000  # training images, evenly spread, that mean and std of channels are measured on
 
 
-def load_backbone(arguments: Arguments, data: TaskData, console: Console) -> tuple[Bundle, bool]:
+def load_backbone(
+    arguments: Arguments, stored_plan: Path | None, data: TaskData, console: Console
+) -> tuple[Bundle, bool]:
     """The weights to start from, without their head, at the size to run at."""
     if arguments.model is not None:
-        sized = {"image_size": arguments.image_size} if arguments.image_size else {}
+        size = _plan(stored_plan).preprocess.image_size if stored_plan else arguments.image_size
+        sized = {"image_size": size} if size else {}
         bundle = load_model(arguments.model, **{**arguments.overrides, **sized})
-        bundle.require_preprocess()
+        record = bundle.require_preprocess()
         if bundle.config.pool == "none":
             raise UserError("this model classifies every token (pool='none'); fine-tuning needs one answer per image.")
         console.say(f"model     {bundle.source}, {describe_size(bundle.model)}, licence {bundle.licence}")
         for note in bundle.notes:
             console.say(f"          {note}")
+        if not {"image_size"} & {*sized, *arguments.overrides}:
+            (H, W), own = run_size(bundle.config, data.training_scan.sizes), bundle.config.image_size
+            if own != (H, W):
+                console.say(
+                    f"size      {H}x{W}: the photos are larger than the model's own {own[0]}x{own[1]}, and a third more work "
+                    f"makes it more accurate; --image-size {own[0] if own[0] == own[1] else f'{own[0]}x{own[1]}'} for its own"
+                )
+                record = dataclasses.replace(record, image_size=(H, W))
+                bundle = dataclasses.replace(bundle, model=resize(bundle.model, (H, W)), preprocess_record=record)
         return _of_channels(bundle, arguments, data, console), True
     config = scratch_config(
         data.training_scan.sizes, arguments.image_size, len(data.source.classes), arguments.channels
@@ -89,8 +101,7 @@ def choose_preprocess(
     arguments: Arguments, stored_plan: Path | None, backbone: Bundle, data: TaskData, console: Console
 ) -> tuple[Preprocess, str]:
     if stored_plan is not None:
-        where = stored_plan / "plan.json"
-        plan = Plan.from_dict(read_json(where), str(where))
+        plan = _plan(stored_plan)
         return plan.preprocess, plan.fit_reason
     record = backbone.require_preprocess()
     if arguments.fit == "auto":
@@ -99,6 +110,11 @@ def choose_preprocess(
         fit, reason = arguments.fit, "as asked for"
     console.say(f"fit       {fit}: {reason}")
     return dataclasses.replace(record, fit=fit), reason
+
+
+def _plan(run: Path) -> Plan:
+    where = run / "plan.json"
+    return Plan.from_dict(read_json(where), str(where))
 
 
 def with_new_head(backbone: Bundle, classes: int, bias: Tensor | None = None) -> VisionTransformer:

@@ -80,7 +80,8 @@ def finetune(
         val: a folder of validation images, classes matched by name.
         budget: seconds that training may take; the schedule is made to end in time.
         epochs: passes over the training images, instead of the recipe's.
-        image_size: the size to run at, one number or (height, width), instead of the model's own.
+        image_size: the size to run at, one number or (height, width). By default the model's own, or 8/7 of it where that
+            is at most 224 pixels and the photos are larger.
         fit: auto | crop | squash | pad.
         train: all | head | lora.
         select_by: metric that chooses the kept weights: top1, balanced_accuracy, macro_f1 or nll; in multi-label data map,
@@ -165,7 +166,7 @@ def _run(run: Path, arguments: Arguments, stored_plan: Path | None, command: str
     balance = choose_balance(arguments.balance, data, console)
     metric = check_metric(data.task, balance.metric(arguments.select_by))
     arguments = dataclasses.replace(arguments, select_by=metric)
-    backbone, pretrained = load_backbone(arguments, data, console)
+    backbone, pretrained = load_backbone(arguments, stored_plan, data, console)
     record, fit_reason = choose_preprocess(arguments, stored_plan, backbone, data, console)
     write_inputs(run, arguments, command, data)
 

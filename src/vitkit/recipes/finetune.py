@@ -20,9 +20,19 @@ from vitkit.models.vit import ViTConfig
 from vitkit.optim import DECAYS, OptimConfig
 from vitkit.train import TrainConfig, best_precision
 
-__all__ = ["FinetuneRecipe", "Plan", "choose_recipe", "scratch_config", "train_config", "validation_fraction"]
+__all__ = [
+    "FinetuneRecipe",
+    "Plan",
+    "choose_recipe",
+    "run_size",
+    "scratch_config",
+    "train_config",
+    "validation_fraction",
+]
 
 MULTILABEL_CROP = 0.5  # of the area, at the least
+SMALLEST_CUT = 14  # patches a side; of fewer none are cut off for training
+ENLARGED_UP_TO = 224  # pixels; models of larger images run at their own size
 SMALL_SIDE = 16  # smaller images are enlarged to this before patches are cut
 
 
@@ -114,16 +124,33 @@ def choose_recipe(
     )
 
 
+def run_size(config: ViTConfig, sizes: Sequence[tuple[int, int]]) -> tuple[int, int]:
+    """The size a pre-trained model of small images runs at after fine-tuning: 8/7 of its own where the photos are larger.
+
+    Training stays as small as it was, see `_train_size`. Chosen on training photos: docs/results/finetune-recipe.md.
+
+    Args:
+        config: the weights' own.
+        sizes: (height, width) of the training images.
+    """
+    if config.stem is not None or min(config.grid) < SMALLEST_CUT or max(config.image_size) > ENLARGED_UP_TO:
+        return config.image_size
+    h, w = (round(n * 8 / 7) * p for n, p in zip(config.grid, config.patch_size, strict=True))
+    larger = np.median(np.array(sizes), axis=0) >= (h, w)
+    return (h, w) if larger.all() else config.image_size
+
+
 def _train_size(config: ViTConfig) -> tuple[int, int]:
-    """About 6/7 of the model's size in whole patches, where that leaves at least 12 patches a side.
+    """6/7 of the size that the model runs at, 3/4 of a small model's enlarged one: whole patches, at least 12 a side.
 
     Random crops show objects larger than they are at test time; training smaller evens that out (arXiv 1906.06423) and
     costs a third less.
     """
     grid = config.grid
-    if min(grid) < 14:
+    if min(grid) < SMALLEST_CUT or config.stem is not None:
         return config.image_size
-    h, w = (round(n * 6 / 7) * p for n, p in zip(grid, config.patch_size, strict=True))
+    part = 3 / 4 if min(grid) >= 16 and max(config.image_size) <= ENLARGED_UP_TO * 8 / 7 else 6 / 7
+    h, w = (round(n * part) * p for n, p in zip(grid, config.patch_size, strict=True))
     return h, w
 
 
