@@ -531,6 +531,9 @@ def test_a_row_answers_to_its_other_names(typed: str, name: str) -> None:
 def test_an_unknown_name_has_no_row_and_the_nearest_is_suggested() -> None:
     assert find_row("resnet50") is None
     assert suggest("xyzzy") == ""
+    assert suggest("vit_large_patch16_384") == (
+        " That is an architecture, its weights are 'vit_large_patch16_384.augreg_in21k_ft_in1k': name one."
+    )
     assert suggest("deit_tny") == " Did you mean 'deit_tiny_patch16_224'?"
     assert suggest("facebook/dinov2-bas") == " Did you mean 'facebook/dinov2-base'?"
 

@@ -49,7 +49,9 @@ def rows_of_stem(stem: str) -> tuple[Checkpoint, ...]:
 
 
 def suggest(name: str) -> str:
-    """Return ``" Did you mean 'x'?"`` for the most alike name, or an empty string."""
+    """Return ``" Did you mean 'x'?"`` for the most alike name, or an empty string; of an architecture, its trainings."""
+    if trainings := [row.name for row in ROWS if row.name.startswith(f"{name}.")]:
+        return f" That is an architecture, its weights are {', '.join(map(repr, trainings))}: name one."
     best = augreg.nearest(name)
     if best is None:
         word = name.lower()
