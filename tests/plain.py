@@ -125,6 +125,7 @@ class Plain:
             k, v = np.split(self.dense(x[config.prefix_tokens :], "map_pool.kv"), 2, axis=-1)
             y = self.dense(self.attend(probe, k, v), "map_pool.proj")
             return [(y + self.mlp(self.norm(y, "map_pool.norm"), "map_pool.mlp"))[0]]
-        if config.pool == "mean":
-            return [x[int(config.cls_token) + config.registers :].mean(axis=0)]
+        mean = x[int(config.cls_token) + config.registers :].mean(axis=0)
+        if config.pool in ("mean", "cls_mean"):
+            return [mean if config.pool == "mean" else np.concatenate([x[0], mean])]
         return [x] if config.pool == "none" else [x[0], x[1]] if config.distilled else [x[0]]

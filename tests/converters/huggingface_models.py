@@ -76,10 +76,8 @@ def _run(row: Row, model: Any, pixels: Tensor) -> Any:
     if "MAE" in row.model:  # nothing is masked, and the patches stay in order
         h, w = (n // model.config.patch_size for n in row.image_size)
         arguments["noise"] = torch.arange(h * w).float().expand(len(pixels), -1)
-    for tower in (
-        ("vit", "dinov2") if row.model.endswith(("MaskedImageModeling", "PreTraining")) or "Dinov2" in row.model else ()
-    ):
-        model = getattr(model, tower, model)
+    if row.model.endswith(("MaskedImageModeling", "PreTraining")):
+        model = getattr(model, "vit", model)
     if row.model in ("CLIPModel", "SiglipModel"):
         return model.get_image_features(pixels, **arguments)
     return model(pixels, **arguments)

@@ -14,6 +14,7 @@ MAE = {
     "decoder_intermediate_size": 16,
 }
 DINOV2 = {**PLAIN, "mlp_ratio": 2, "image_size": 42, "patch_size": 7}
+REGISTERS_CLASSIFIER = "Dinov2WithRegistersForImageClassification"
 TOWER = {key: value for key, value in VIT.items() if key != "num_labels"}
 TEXT = {
     **{"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "vocab_size": 64},
@@ -61,10 +62,13 @@ ROWS = (
     _row("DINOv2", "Dinov2Model", (56, 35), DINOV2),
     _row("DINOv2 with SwiGLU", "Dinov2Model", (42, 42), DINOV2, {"use_swiglu_ffn": True}),
     _row("DINOv2 with SwiGLU", "Dinov2Model", (63, 49), DINOV2, {"use_swiglu_ffn": True, "mlp_ratio": 4}),
-    _row("DINOv2 backbone", "Dinov2ForImageClassification", (35, 70), DINOV2),
+    _row("DINOv2 with classes", "Dinov2ForImageClassification", (42, 42), DINOV2, {"use_swiglu_ffn": True}),
+    _row("DINOv2 with classes", "Dinov2ForImageClassification", (35, 70), DINOV2),
     _row("DINOv2 with registers", "Dinov2WithRegistersModel", (42, 42), DINOV2),
     _row("DINOv2 with registers", "Dinov2WithRegistersModel", (28, 63), DINOV2, {"num_register_tokens": 2}),
     _row("DINOv2 with registers", "Dinov2WithRegistersModel", (63, 28), DINOV2, {"use_swiglu_ffn": True}),
+    _row("DINOv2 with registers and classes", REGISTERS_CLASSIFIER, (42, 42), DINOV2),
+    _row("DINOv2 with registers and classes", REGISTERS_CLASSIFIER, (63, 28), DINOV2, {"num_register_tokens": 2}),
     _row("CLIP", "CLIPVisionModel", (32, 32), TOWER),
     _row("CLIP", "CLIPVisionModel", (24, 48), TOWER, {"hidden_act": "gelu"}),
     _row("CLIP with projection", "CLIPVisionModelWithProjection", (32, 32), TOWER, {"projection_dim": 24}),

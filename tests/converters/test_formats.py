@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from vitkit.config import UserError
-from vitkit.converters import big_vision, google, timm
+from vitkit.converters import big_vision, google, huggingface_dinov2, timm
 from vitkit.converters.engine import decode, encode
+from vitkit.converters.formats import format_of, formats
 from vitkit.models.vit import VisionTransformer, ViTConfig
 
 FORMATS = (big_vision, google, timm)
@@ -77,6 +78,26 @@ def test_exactly_one_format_recognises_a_file(module: ModuleType, case: str) -> 
     config = tiny(module, **CHANGES[case])
     names = frozenset(encode(random_state(config), module.rules(config)))
     assert [f.NAME for f in FORMATS if f.matches(names)] == [module.NAME]
+
+
+@pytest.mark.parametrize("module", [module for module in formats() if module is not huggingface_dinov2])
+@pytest.mark.parametrize("classes", [0, 5])
+def test_formats_without_a_head_of_twice_the_width_refuse_it_by_name(module: ModuleType, classes: int) -> None:
+    config = tiny(google, pool="cls_mean", num_classes=classes)
+    with pytest.raises(UserError, match=f"the {module.NAME} layout cannot express pool='cls_mean'.* to huggingface"):
+        module.prepare(config, random_state(config))
+
+
+DECLARED = r"config\.json says it is a swin model"
+
+
+def test_what_a_folder_declares_is_in_the_refusal() -> None:
+    with pytest.raises(UserError, match=f"x: no known layout has tensors of these names; {DECLARED}"):
+        format_of(["a", "b"], "x", "swin")
+    with pytest.raises(UserError, match=rf"x: these are the weights of a ResNet, .*Transformer; {DECLARED} \(layer1"):
+        format_of(["layer1.0.conv1.weight"], "x", "swin")
+    with pytest.raises(UserError, match=r"; config\.json says it is an eva02_tiny model"):
+        format_of(["a"], "x", "eva02_tiny")
 
 
 def test_no_format_recognises_our_own_or_foreign_names() -> None:

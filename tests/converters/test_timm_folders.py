@@ -18,6 +18,7 @@ from peers import peer
 from vitkit.config import UserError, override
 from vitkit.converters import timm
 from vitkit.converters.engine import decode, encode
+from vitkit.converters.timm_folder import MAYBE, PLAIN
 from vitkit.data.pixels import Preprocess
 from vitkit.models.vit import VisionTransformer, ViTConfig
 
@@ -253,6 +254,11 @@ def test_classes_are_a_list_or_an_object_with_gaps() -> None:
             timm.read_sidecars(sidecar(**few, label_names=labels))
 
 
+def test_no_other_architecture_of_timm_is_called_perhaps_plain() -> None:
+    names = peer("timm").list_models()
+    assert [name for name in names if MAYBE.fullmatch(name) and not PLAIN.fullmatch(name)] == []
+
+
 def test_another_librarys_file_tells_nothing() -> None:
     for files in ({}, {"config.json": {"model_type": "vit"}}, {"config.json": [1]}):
         assert timm.read_sidecars(files) == ({}, None, None)
@@ -261,9 +267,19 @@ def test_another_librarys_file_tells_nothing() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"architecture": "swin_tiny"}, r"architecture 'swin_tiny' is not one of the plain"),
-        ({"architecture": "vit_base_patch16_rpn_224"}, r"'vit_base_patch16_rpn_224' is not one of the plain"),
-        ({"architecture": "vit_base_patch16_dinov3"}, r"'vit_base_patch16_dinov3' is not one of the plain"),
+        ({"architecture": "swin_tiny"}, r"architecture 'swin_tiny' is not a plain Vision Transformer: not loaded\.$"),
+        (
+            {"architecture": "vit_titan_patch16_224"},
+            r"as far as vitkit knows\..* move the weights file .* say num_heads=\.\.\.",
+        ),
+        (
+            {"architecture": "vit_base_patch16_rpn_224"},
+            r"'vit_base_patch16_rpn_224' is not a plain Vision Transformer: not loaded\.$",
+        ),
+        (
+            {"architecture": "vit_base_patch16_dinov3"},
+            r"'vit_base_patch16_dinov3' is not a plain Vision Transformer: not loaded\.$",
+        ),
         ({"global_pool": "avgmax"}, r"global_pool='avgmax' is not one of"),
         ({"model_args": {"global_pool": "prr"}}, r"global_pool='prr' is not one of"),
         ({"model_args": {"qk_norm": True}}, r"qk_norm=True is not of the plain"),

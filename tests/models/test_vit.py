@@ -116,6 +116,9 @@ FEATURES: dict[str, dict[str, object]] = {
     "registers without cls": {"registers": 2, "cls_token": False, "pool": "mean"},
     "cls without a position": {"prefix_positions": "none"},
     "mean beside cls and registers": {"pool": "mean", "registers": 2},
+    "cls beside the mean": {"pool": "cls_mean"},
+    "cls beside the mean, registers, pre_logits": {"pool": "cls_mean", "registers": 2, "representation_size": 24},
+    "cls beside the mean, no head": {"pool": "cls_mean", "num_classes": 0},
     "map pooling": {"pool": "map", "cls_token": False},
     "map pooling beside a prefix, quick GELU": {"pool": "map", "registers": 2, "gelu": "quick"},
     "map pooling, pre_logits": {"pool": "map", "cls_token": False, "representation_size": 24},
@@ -272,8 +275,14 @@ def test_drop_path_drops_whole_branches_of_single_images_in_training_only() -> N
 @pytest.mark.parametrize(
     ("changes", "found"),
     [
-        ({"pool": "gap"}, "pool is 'gap'; known: cls, mean, map, none"),
+        ({"pool": "gap"}, "pool is 'gap'; known: cls, mean, map, cls_mean, none"),
         ({"pool": "cls", "cls_token": False}, "needs cls_token=True"),
+        ({"pool": "cls_mean", "cls_token": False}, "pool='cls_mean' needs cls_token=True"),
+        (
+            {"pool": "cls_mean", "norm_after_pool": True},
+            "norm_after_pool=True needs pool='cls' or 'mean', not 'cls_mean'",
+        ),
+        ({"pool": "cls_mean", "registers": 1, "distilled": True}, "distilled=True needs pool='cls'"),
         ({"num_heads": 5}, "64 does not divide into 5 heads"),
         ({"image_size": (8, 64)}, "smaller than one patch"),
         ({"image_size": (0, 64)}, "positive integers"),

@@ -100,6 +100,7 @@ def test_the_count_of_parameters_is_the_models_own() -> None:
     """Of two blocks; every further one adds as much. The manifests, whose numbers are counted too, have all of them."""
     configs = {dataclasses.replace(row.model, depth=2) for row in ROWS}
     assert len(configs) > 100
+    configs |= {sized("Ti", 16, 32, depth=2, pool="cls_mean", representation_size=width) for width in (0, 24)}
     for config in configs:
         deeper = dataclasses.replace(config, depth=3)
         assert count_parameters(deeper) - count_parameters(config) == block_parameters(config)

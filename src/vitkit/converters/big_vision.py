@@ -13,7 +13,7 @@ from vitkit.config import UserError
 from vitkit.converters import flax
 from vitkit.converters.engine import Rule, same
 from vitkit.converters.flax import BLOCK, OFFICIAL_POSITIONS, conv, dense
-from vitkit.converters.fold import BIASES, with_biases, write_out_positions
+from vitkit.converters.fold import BIASES, refuse_cls_mean, with_biases, write_out_positions
 from vitkit.models.positions import square_grid
 from vitkit.models.vit import ViTConfig
 
@@ -123,6 +123,7 @@ def config(state: Mapping[str, Tensor], source_image_size: tuple[int, int] | Non
 
 def prepare(config: ViTConfig, state: Mapping[str, Tensor]) -> tuple[ViTConfig, dict[str, Tensor]]:
     """As `engine.Format.prepare`: every bias, and positions of patches only: that of the cls token is added to it for good."""
+    refuse_cls_mean(config, NAME)
     config, ready = with_biases(config, state, BIASES)
     if config.position != "sincos2d":
         config, ready = write_out_positions(config, ready)

@@ -16,6 +16,7 @@ from torch import Tensor
 from vitkit.config import UserError
 from vitkit.converters import timm
 from vitkit.converters.engine import Rule
+from vitkit.converters.fold import refuse_cls_mean
 from vitkit.converters.wrappers import unwrapped
 from vitkit.models.vit import ViTConfig
 
@@ -70,6 +71,7 @@ def _timm_name(name: str) -> str:
 
 def prepare(config: ViTConfig, state: Mapping[str, Tensor]) -> tuple[ViTConfig, dict[str, Tensor]]:
     """As `engine.Format.prepare`: a row of positions for the cls token and none for the registers."""
+    refuse_cls_mean(config, NAME)
     if config.position == "learned" and config.cls_token and config.position_prefix == 1:
         return config, dict(state)
     config, state = timm.prepare(config, state)

@@ -11,10 +11,11 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from vitkit.config import UserError
 from vitkit.models.positions import join_axes, sincos2d
 from vitkit.models.vit import ViTConfig
 
-__all__ = ["BIASES", "canonical", "with_biases", "with_prefix_positions", "write_out_positions"]
+__all__ = ["BIASES", "canonical", "refuse_cls_mean", "with_biases", "with_prefix_positions", "write_out_positions"]
 
 BIASES = ("patch_bias", "qkv_bias", "head_bias")
 
@@ -29,6 +30,19 @@ def canonical(config: ViTConfig) -> ViTConfig:
     if not config.registers:
         changes["prefix_positions"] = "all" if config.prefix_positions != "none" or not config.cls_token else "none"
     return dataclasses.replace(config, **changes)  # type: ignore[arg-type]
+
+
+def refuse_cls_mean(config: ViTConfig, name: str) -> None:
+    """Of formats whose heads never read the cls token and the patches' mean side by side.
+
+    Raises:
+        UserError: the configuration's head does; of twice the width, it would be written as another model's.
+    """
+    if config.pool == "cls_mean":
+        raise UserError(
+            f"the {name} layout cannot express pool='cls_mean': none of its models reads the cls token and the mean of the "
+            "patches side by side. Convert to vitkit, or, as DINOv2 with classes, to huggingface."
+        )
 
 
 def with_biases(

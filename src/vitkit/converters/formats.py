@@ -38,8 +38,8 @@ def format_named(name: str) -> ModuleType | None:
     return next((module for module in formats() if name == module.NAME), None)
 
 
-def format_of(names: Iterable[str], where: str) -> ModuleType:
-    """The one format with these tensor names.
+def format_of(names: Iterable[str], where: str, declared: str | None = None) -> ModuleType:
+    """The one format with these tensor names; ``declared`` is the kind of model that a config.json beside them names.
 
     Raises:
         UserError: none or several know them; an architecture of another kind is called by its name.
@@ -64,6 +64,8 @@ def format_of(names: Iterable[str], where: str) -> ModuleType:
         if other
         else "no known layout has tensors of these names"
     )
+    if declared:
+        kind += f"; config.json says it is {'an' if declared[0] in 'aeiou' else 'a'} {declared} model"
     raise UserError(f"{where}: {kind} ({listed}, ...). Known: {', '.join(module.NAME for module in formats())}.")
 
 

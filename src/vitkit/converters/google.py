@@ -11,7 +11,7 @@ from vitkit.converters import flax
 from vitkit.converters.engine import Rule, same
 from vitkit.converters.flax import BLOCK, conv, dense, norm
 from vitkit.converters.flax import OFFICIAL_POSITIONS as POSITIONS
-from vitkit.converters.fold import BIASES, with_biases, with_prefix_positions, write_out_positions
+from vitkit.converters.fold import BIASES, refuse_cls_mean, with_biases, with_prefix_positions, write_out_positions
 from vitkit.models.hybrid import stem_stride
 from vitkit.models.positions import square_grid
 from vitkit.models.vit import ViTConfig
@@ -84,6 +84,7 @@ def _stem(state: Mapping[str, Tensor]) -> tuple[int, ...] | None:
 
 def prepare(config: ViTConfig, state: Mapping[str, Tensor]) -> tuple[ViTConfig, dict[str, Tensor]]:
     """As `engine.Format.prepare`: a table of positions for all tokens, and every bias."""
+    refuse_cls_mean(config, NAME)
     config, ready = write_out_positions(*with_biases(config, state, BIASES))
     return with_prefix_positions(config, ready, "all")
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from vitkit.config import UserError
 from vitkit.converters.engine import Rule, Told, same
-from vitkit.converters.fold import canonical, with_biases
+from vitkit.converters.fold import canonical, refuse_cls_mean, with_biases
 from vitkit.converters.huggingface_images import read_preprocess, write_preprocess
 from vitkit.converters.huggingface_json import (
     HIDDEN_ACT,
@@ -54,7 +54,7 @@ IGNORE = (
     r"text_projection\..*",
     r"logit_(scale|bias)",
     r"vision_model\.embeddings\.position_ids",
-    r"unused\..*",
+    r"\(unused\) .*",
 )
 CLIP_TYPES = ("clip", "clip_vision_model")
 SIGLIP_TYPES = ("siglip", "siglip_vision_model")
@@ -80,7 +80,7 @@ def normalise(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     plain = renamed(state, OLDER)
     if "classifier.weight" not in plain:
         return plain
-    return {f"unused.{name}" if name.startswith(f"{POOL}.") else name: tensor for name, tensor in plain.items()}
+    return {f"(unused) {name}" if name.startswith(f"{POOL}.") else name: tensor for name, tensor in plain.items()}
 
 
 def config(state: Mapping[str, Tensor], source_image_size: tuple[int, int] | None) -> ViTConfig:
@@ -124,6 +124,7 @@ def config(state: Mapping[str, Tensor], source_image_size: tuple[int, int] | Non
 
 def prepare(config: ViTConfig, state: Mapping[str, Tensor]) -> tuple[ViTConfig, dict[str, Tensor]]:
     """As `engine.Format.prepare`: absent biases become zeros where the class has them."""
+    refuse_cls_mean(config, NAME)
     fields = ("qkv_bias",) if config.cls_token else ("qkv_bias", "patch_bias", "head_bias")
     config, state = with_biases(config, state, fields)
     return canonical(config), state

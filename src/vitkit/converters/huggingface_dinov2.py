@@ -1,8 +1,7 @@
 """transformers' Dinov2 and Dinov2WithRegisters: names as on the hub, and as transformers 5 holds them in memory.
 
-A classifier is left out: transformers' reads the cls token and the mean of the patches side by side, which no head of ours
-does; what is read is the backbone. The mask token takes no part either, but transformers' classes have one always: zeros
-stand in for it.
+The classifiers read the cls token and the mean of the patches side by side: pool="cls_mean". The mask token takes no part,
+but transformers' classes have one always: zeros stand in for it.
 
 Source: classes Dinov2* and Dinov2WithRegisters* of transformers 5.23.
 """
@@ -23,6 +22,7 @@ from vitkit.converters.huggingface_images import read_preprocess, write_preproce
 from vitkit.converters.huggingface_json import (
     HIDDEN_ACT,
     checked_type,
+    class_names,
     labels,
     require,
     square_or_pair,
@@ -51,7 +51,7 @@ __all__ = [
 NAME = "huggingface_dinov2"
 FILE = "model.safetensors"
 SIDECARS = ("config.json", "preprocessor_config.json")
-IGNORE = (r"classifier\..*", r"unused\..*")
+IGNORE = (r"\(unused\) .*",)
 TYPES = ("dinov2", "dinov2_with_registers")
 DEFAULTS = {"hidden_act": "gelu", "num_attention_heads": 12, "layer_norm_eps": 1e-6, "image_size": 224}
 PATCHES = "embeddings.patch_embeddings.projection"
@@ -75,16 +75,23 @@ def matches(names: frozenset[str]) -> bool:
 
 
 def normalise(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Names of the hub without prefix, SwiGLU's two first layers as one, and zeros as the mask token."""
+    """Names of the hub with the prefix of the class, SwiGLU's two first layers as one, and zeros as the mask token."""
     plain = renamed(state, OLDER)
     for gate in [name for name in plain if ".mlp.gate_proj." in name]:
         parts = [plain.pop(gate), plain.pop(gate.replace("gate_proj", "up_proj"))]
         plain[gate.replace("gate_proj", "weights_in")] = torch.cat(parts)
     if MASK in plain:
-        plain[f"unused.{MASK}"] = plain[MASK]
+        plain[f"(unused) {MASK}"] = plain[MASK]
     if "embeddings.cls_token" in plain:
         plain[MASK] = torch.zeros_like(plain["embeddings.cls_token"][0])  # (1, D)
-    return plain
+    prefix = _prefix("embeddings.register_tokens" in plain, "classifier.weight" in plain)
+    inner = ("embeddings.", "encoder.", "layernorm.")
+    return {prefix + name if name.startswith(inner) else name: tensor for name, tensor in plain.items()}
+
+
+def _prefix(registers: bool, classifier: bool) -> str:
+    """The bare models have none; inside a classifier a model has its family's name."""
+    return "" if not classifier else "dinov2_with_registers." if registers else "dinov2."
 
 
 def config(state: Mapping[str, Tensor], source_image_size: tuple[int, int] | None) -> ViTConfig:
@@ -93,36 +100,41 @@ def config(state: Mapping[str, Tensor], source_image_size: tuple[int, int] | Non
     Raises:
         UserError: the patch grid is not a square and ``source_image_size`` was not given.
     """
-    embed_dim, channels, patch_h, patch_w = patch_kernel(state, f"{PATCHES}.weight")
-    depth = len({name.split(".")[2] for name in state if name.startswith("encoder.layer.")})
-    registers = state["embeddings.register_tokens"].shape[1] if "embeddings.register_tokens" in state else 0
+    prefix = next(name.removesuffix(f"{PATCHES}.weight") for name in state if name.endswith(f"{PATCHES}.weight"))
+    embed_dim, channels, patch_h, patch_w = patch_kernel(state, f"{prefix}{PATCHES}.weight")
+    layers = f"{prefix}encoder.layer."
+    depth = len({name.removeprefix(layers).split(".")[0] for name in state if name.startswith(layers)})
+    tokens = f"{prefix}embeddings.register_tokens"
+    registers = state[tokens].shape[1] if tokens in state else 0
     if source_image_size is None:
-        h, w = square_grid(state[POSITIONS].shape[1] - 1, "Hugging Face weights")
+        h, w = square_grid(state[f"{prefix}{POSITIONS}"].shape[1] - 1, "Hugging Face weights")
         source_image_size = (h * patch_h, w * patch_w)
-    gated = "encoder.layer.0.mlp.weights_out.weight" in state
+    gated = f"{layers}0.mlp.weights_out.weight" in state
+    classifier = "classifier.weight" in state
     return ViTConfig(
         embed_dim=embed_dim,
         depth=depth,
         num_heads=assumed_heads(embed_dim, depth),
-        mlp_dim=state[f"encoder.layer.0.mlp.{'weights_out' if gated else 'fc2'}.weight"].shape[1],
+        mlp_dim=state[f"{layers}0.mlp.{'weights_out' if gated else 'fc2'}.weight"].shape[1],
         patch_size=(patch_h, patch_w),
         image_size=source_image_size,
         in_channels=channels,
-        num_classes=0,
+        num_classes=state["classifier.weight"].shape[0] if classifier else 0,
         registers=registers,
+        pool="cls_mean" if classifier else "cls",
         prefix_positions="cls" if registers else "all",
         position_rule="bicubic_antialias" if registers else "bicubic",
         mlp="swiglu" if gated else "gelu",
         gelu="erf",
         norm_eps=1e-6,
-        qkv_bias="encoder.layer.0.attention.attention.query.bias" in state,
+        qkv_bias=f"{layers}0.attention.attention.query.bias" in state,
         layer_scale=1.0,
     )
 
 
 def prepare(config: ViTConfig, state: Mapping[str, Tensor]) -> tuple[ViTConfig, dict[str, Tensor]]:
     """As `engine.Format.prepare`: an absent bias becomes zeros, an absent scale ones; registers have no positions."""
-    config, state = with_biases(config, state, ("patch_bias",))
+    config, state = with_biases(config, state, ("patch_bias", "head_bias"))
     config, state = with_prefix_positions(config, state, "cls" if config.registers else "all")
     if config.layer_scale is None:
         ones = state["norm.weight"].new_ones(config.embed_dim)
@@ -133,23 +145,25 @@ def prepare(config: ViTConfig, state: Mapping[str, Tensor]) -> tuple[ViTConfig, 
 
 def rules(config: ViTConfig) -> tuple[Rule, ...]:
     """The table of a configuration."""
-    D = config.embed_dim
+    D, prefix = config.embed_dim, _prefix(bool(config.registers), bool(config.num_classes))
     table = [
-        *both("patch_embed", PATCHES),
+        *both("patch_embed", f"{prefix}{PATCHES}"),
         Rule(
             "cls_token",
-            ("embeddings.cls_token", MASK),
+            (f"{prefix}embeddings.cls_token", f"{prefix}{MASK}"),
             lambda parts: parts[0],
             lambda tensor: [tensor, tensor.new_zeros(1, D)],
         ),
-        same("pos_embed", POSITIONS),
-        *both("norm", "layernorm"),
+        same("pos_embed", f"{prefix}{POSITIONS}"),
+        *both("norm", f"{prefix}layernorm"),
     ]
     if config.registers:
-        table.append(same("registers", "embeddings.register_tokens"))
+        table.append(same("registers", f"{prefix}embeddings.register_tokens"))
+    if config.num_classes:
+        table += both("head", "classifier")
     mlp = ("weights_in", "weights_out") if config.mlp == "swiglu" else ("fc1", "fc2")
     for layer in range(config.depth):
-        ours, theirs = f"blocks.{layer}", f"encoder.layer.{layer}"
+        ours, theirs = f"blocks.{layer}", f"{prefix}encoder.layer.{layer}"
         parts = [f"{theirs}.attention.attention.{part}" for part in ("query", "key", "value")]
         table += [
             *both(f"{ours}.norm1", f"{theirs}.norm1"),
@@ -164,33 +178,39 @@ def rules(config: ViTConfig) -> tuple[Rule, ...]:
 
 
 def read_sidecars(files: Mapping[str, Any]) -> Told:
-    """As `engine.Folder.read_sidecars`; class names are of a head that is left out.
+    """As `engine.Folder.read_sidecars`.
 
     Raises:
         UserError: another kind of model, or a setting that the model does not have.
     """
     values, images = files.get("config.json"), files.get("preprocessor_config.json")
     model: dict[str, Any] = {}
+    classes = None
     if values is not None:
         checked_type(values, TYPES)
         model = told_fields(values, DEFAULTS)
-    return Told(model, None if images is None else read_preprocess(images, "Bit"))
+        classes = class_names(values)
+    return Told(model, None if images is None else read_preprocess(images, "Bit"), classes)
 
 
 def write_sidecars(config: ViTConfig, preprocess: Preprocess | None, classes: Sequence[str] | None) -> dict[str, Any]:
     """As `engine.Folder.write_sidecars`, of a configuration that `prepare` gave."""
     family = "transformers' Dinov2WithRegisters" if config.registers else "transformers' Dinov2"
     require(
-        config, family, stem=None, pool="cls", norm_after_pool=False, position="learned", pre_norm=False,
+        config, family, stem=None, norm_after_pool=False, position="learned", pre_norm=False,
         patch_bias=True, prefix_positions="cls" if config.registers else "all", representation_size=0,
     )  # fmt: skip
     if config.layer_scale is None:
         raise UserError(f"{family} cannot express layer_scale=None, its models have layer scales.")
-    if config.num_classes:
+    if config.num_classes and config.pool == "cls":
         raise UserError(
-            f"{family} cannot express num_classes={config.num_classes}: its head reads the cls token and the mean of the "
-            "patches side by side. Write the backbone alone (num_classes=0), or another format."
+            f"{family} cannot express pool='cls' with num_classes={config.num_classes}: its head reads the cls token and the "
+            "mean of the patches side by side (pool='cls_mean'). Write the backbone alone (num_classes=0), or another format."
         )
+    if config.num_classes:
+        require(config, family, pool="cls_mean")
+    else:
+        require(config, f"{family} without classes", pool="cls")
     if config.grid[0] != config.grid[1]:
         raise UserError(
             f"{family} cannot express image_size={config.image_size}: it takes stored positions for a square grid, "
@@ -198,7 +218,7 @@ def write_sidecars(config: ViTConfig, preprocess: Preprocess | None, classes: Se
         )
     class_ = "Dinov2WithRegisters" if config.registers else "Dinov2"
     values = {
-        "architectures": [f"{class_}Model"],
+        "architectures": [f"{class_}{'ForImageClassification' if config.num_classes else 'Model'}"],
         "model_type": "dinov2_with_registers" if config.registers else "dinov2",
         "hidden_size": config.embed_dim,
         "num_hidden_layers": config.depth,

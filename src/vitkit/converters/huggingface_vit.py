@@ -16,7 +16,7 @@ from torch import Tensor
 
 from vitkit.config import UserError
 from vitkit.converters.engine import Rule, Told, same
-from vitkit.converters.fold import canonical, with_biases, with_prefix_positions
+from vitkit.converters.fold import canonical, refuse_cls_mean, with_biases, with_prefix_positions
 from vitkit.converters.huggingface_images import read_preprocess, write_preprocess
 from vitkit.converters.huggingface_json import (
     HIDDEN_ACT,
@@ -51,7 +51,7 @@ __all__ = [
 NAME = "huggingface_vit"
 FILE = "model.safetensors"
 SIDECARS = ("config.json", "preprocessor_config.json")
-IGNORE = (r"(vit\.|deit\.)?embeddings\.mask_token", r"decoder\..*", r"unused\..*")
+IGNORE = (r"(vit\.|deit\.)?embeddings\.mask_token", r"decoder\..*", r"\(unused\) .*")
 TYPES = ("vit", "deit", "vit_mae", "vit_msn")
 DEFAULTS = {"hidden_act": "gelu", "num_attention_heads": 12, "layer_norm_eps": 1e-12, "image_size": 224}
 EPS = {"vit_msn": 1e-6}
@@ -83,7 +83,7 @@ def normalise(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
     def full(name: str) -> str:
         if name.startswith("pooler.") and heads:
-            return f"unused.{name}"
+            return f"(unused) {name}"
         return prefix + name if name.startswith(("embeddings.", "encoder.", "layernorm.")) else name
 
     return {full(name): tensor for name, tensor in plain.items()}
@@ -138,6 +138,7 @@ def _head(distilled: bool) -> str:
 
 def prepare(config: ViTConfig, state: Mapping[str, Tensor]) -> tuple[ViTConfig, dict[str, Tensor]]:
     """As `engine.Format.prepare`: absent biases become zeros, every prefix token gets a position."""
+    refuse_cls_mean(config, NAME)
     config, state = with_biases(config, state, ("patch_bias", "head_bias"))
     config, state = with_prefix_positions(config, state, "all")
     return canonical(config), state

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from vitkit.config import UserError
 from vitkit.converters.engine import Rule, same
-from vitkit.converters.fold import with_prefix_positions
+from vitkit.converters.fold import refuse_cls_mean, with_prefix_positions
 from vitkit.converters.wrappers import unwrapped
 from vitkit.models.positions import square_grid
 from vitkit.models.vit import ViTConfig
@@ -96,6 +96,7 @@ def config(state: Mapping[str, Tensor], source_image_size: tuple[int, int] | Non
 
 def prepare(config: ViTConfig, state: Mapping[str, Tensor]) -> tuple[ViTConfig, dict[str, Tensor]]:
     """As `engine.Format.prepare`: a position for the cls token, and no biases where they are all zeros (timm's CLIP)."""
+    refuse_cls_mean(config, NAME)
     config, state = with_prefix_positions(config, state, "all")
     for field, name in (("patch_bias", "patch_embed.bias"), ("head_bias", "head.bias")):
         if name in state and not state[name].is_meta and not state[name].any():

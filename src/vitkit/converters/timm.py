@@ -15,7 +15,7 @@ from torch import Tensor
 
 from vitkit.config import UserError
 from vitkit.converters.engine import Rule, same
-from vitkit.converters.fold import with_biases, write_out_positions
+from vitkit.converters.fold import refuse_cls_mean, with_biases, write_out_positions
 from vitkit.converters.timm_folder import SIDECARS, read_sidecars, write_sidecars
 from vitkit.converters.wrappers import unwrapped
 from vitkit.models.positions import square_grid
@@ -229,6 +229,7 @@ def _square(rows: int, prefix_tokens: int, where: str) -> tuple[tuple[int, int],
 
 def prepare(config: ViTConfig, state: Mapping[str, Tensor]) -> tuple[ViTConfig, dict[str, Tensor]]:
     """As `engine.Format.prepare`: positions of every kind as one table, and zeros for biases that timm always has."""
+    refuse_cls_mean(config, NAME)
     config, state = write_out_positions(config, state)
     config, state = with_biases(config, state, ("head_bias",) if config.pre_norm else ("head_bias", "patch_bias"))
     P = config.prefix_tokens

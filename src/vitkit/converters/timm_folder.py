@@ -33,6 +33,11 @@ PLAIN = re.compile(
     rf"|deit3?_{SIZE.replace('size', 'deit')}(_distilled)?_patch\d+_\d+|flexivit_{SIZE.replace('size', 'flexi')}"
     rf"|(?P<eva>eva_large)_patch14_\d+|(?P<test>test_vit2?)"
 )
+# Names that may be of a plain one of another release of timm; not those of the other architectures of this one.
+MAYBE = re.compile(
+    r"(?!.*_(\w*rope|s?relpos|dinov3|rpn|parallel|pe|d?p?wee|dlittle|sapiens2|lingbot|radio|mci|18x2|xp|resnet|intern))"
+    r"(vit|deit\d?|flexivit)_.+"
+)
 OWN_HEADS = {  # by pattern: where the size's name does not say
     r"vit_base_patch16_gap_224": 16,
     r"vit_base_patch\d+_plus.*": 14,
@@ -96,9 +101,12 @@ def _read(found: Mapping[str, Any], data: Mapping[str, Any], args: Mapping[str, 
 def _architecture(name: str) -> dict[str, Any]:
     match = PLAIN.fullmatch(name)
     if match is None:
+        hint = (
+            ", as far as vitkit knows. If it is one, move the weights file to a folder without config.json, name the file there "
+            "and say num_heads=..."
+        )
         raise UserError(
-            f"timm architecture {name!r} is not one of the plain Vision Transformer, or not known. If it is one, load its "
-            "weights file itself and say num_heads=..."
+            f"timm architecture {name!r} is not a plain Vision Transformer{hint if MAYBE.fullmatch(name) else ': not loaded.'}"
         )
     groups = match.groupdict()
     size = next((groups[key] for key in ("size", "hybrid", "deit", "flexi") if groups[key]), "base")
@@ -264,6 +272,8 @@ def _inexpressible(config: ViTConfig) -> list[str]:
         names.append("position")
     if config.position_prefix not in ((config.prefix_tokens,) if config.distilled else (0, config.prefix_tokens)):
         names.append("prefix_positions")
+    if config.pool not in POOLS.values():
+        names.append("pool")
     if config.representation_size:
         names.append("representation_size")
     if config.num_classes and not config.head_bias:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from vitkit.converters.engine import Rule, same
-from vitkit.converters.fold import canonical, with_biases, with_prefix_positions
+from vitkit.converters.fold import canonical, refuse_cls_mean, with_biases, with_prefix_positions
 from vitkit.converters.tables import assumed_heads, both, new_name, patch_kernel, renamed
 from vitkit.models.positions import square_grid
 from vitkit.models.vit import ViTConfig
@@ -66,6 +66,7 @@ def config(state: Mapping[str, Tensor], source_image_size: tuple[int, int] | Non
 
 def prepare(config: ViTConfig, state: Mapping[str, Tensor]) -> tuple[ViTConfig, dict[str, Tensor]]:
     """As `engine.Format.prepare`: absent biases become zeros, the cls token gets a position."""
+    refuse_cls_mean(config, NAME)
     config, state = with_biases(config, state, ("patch_bias", "qkv_bias", "head_bias"))
     if not config.registers:
         config, state = with_prefix_positions(config, state, "all")

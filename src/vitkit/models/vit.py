@@ -59,7 +59,8 @@ class ViTConfig:
     distilled: bool = (
         False  # the first register is DeiT's distillation token: a head of its own, logits are the mean of two
     )
-    # cls | mean | map (attention pooling), both of the patch tokens | none (the head is applied to every token)
+    # cls | mean | map (attention pooling), both of the patch tokens | cls_mean (cls token, then the mean of the patches:
+    # 2 D wide, transformers' DINOv2 classifiers) | none (the head is applied to every token)
     pool: str = "cls"
     norm_after_pool: bool = False  # the last norm reads the pooled vector, not the tokens (timm's fc_norm)
     representation_size: int = 0  # width of the tanh layer before the head ("pre_logits"); 0: none
@@ -99,7 +100,7 @@ class ViTConfig:
                 raise UserError(f"stem must be up to four positive numbers of units per stage, got {self.stem!r}.")
             object.__setattr__(self, "stem", units)
         choices = {
-            "pool": ("cls", "mean", "map", "none"),
+            "pool": ("cls", "mean", "map", "cls_mean", "none"),
             "position": ("learned", "learned2d", "sincos2d", "none"),
             "prefix_positions": ("all", "cls", "none"),
             "position_rule": tuple(POSITION_RULES),
@@ -119,8 +120,8 @@ class ViTConfig:
                 raise UserError(f"{name} must not be negative, got {getattr(self, name)}.")
         if self.embed_dim % self.num_heads:
             raise UserError(f"embed_dim {self.embed_dim} does not divide into {self.num_heads} heads.")
-        if self.pool == "cls" and not self.cls_token:
-            raise UserError("pool='cls' needs cls_token=True.")
+        if self.pool in ("cls", "cls_mean") and not self.cls_token:
+            raise UserError(f"pool={self.pool!r} needs cls_token=True.")
         if self.distilled and (self.pool != "cls" or not self.registers or self.representation_size):
             raise UserError("distilled=True needs pool='cls', at least one register and no representation_size.")
         if self.norm_after_pool and self.pool not in ("cls", "mean"):
@@ -153,9 +154,14 @@ class ViTConfig:
         return {"all": self.prefix_tokens, "cls": int(self.cls_token), "none": 0}[self.prefix_positions]
 
     @property
+    def pooled_dim(self) -> int:
+        """Width of what pooling gives."""
+        return 2 * self.embed_dim if self.pool == "cls_mean" else self.embed_dim
+
+    @property
     def feature_dim(self) -> int:
         """Width of the representation that the head reads."""
-        return self.representation_size or self.embed_dim
+        return self.representation_size or self.pooled_dim
 
     @classmethod
     def named(cls, name: str, **changes: object) -> ViTConfig:
@@ -321,7 +327,8 @@ class VisionTransformer(nn.Module):
         self.blocks: Sequence[Block] = nn.ModuleList(Block(config, rate) for rate in rates)  # type: ignore[assignment]
         self.norm = nn.LayerNorm(D, eps=config.norm_eps)
         self.map_pool = MapPool(config) if config.pool == "map" else None
-        self.pre_logits = nn.Linear(D, config.representation_size) if config.representation_size else None
+        R = config.representation_size
+        self.pre_logits = nn.Linear(config.pooled_dim, R) if R else None
         self.head = self._new_head() if config.num_classes else None
         self.head_dist = self._new_head() if config.num_classes and config.distilled else None
 
@@ -370,7 +377,7 @@ class VisionTransformer(nn.Module):
         return torch.cat([x[:, :Q], *tokens[Q:], x[:, Q:]], dim=1)
 
     def represent(self, features: Features) -> Tensor:
-        """Pooled representation (B, D or R), the input of the head; (B, N, D or R) for pool='none'."""
+        """Pooled representation (B, `feature_dim`), the input of the head; (B, N, D or R) for pool='none'."""
         x = self._pool(features, token=0)
         return x if self.pre_logits is None else torch.tanh(self.pre_logits(x))
 
@@ -379,6 +386,8 @@ class VisionTransformer(nn.Module):
             x = features.prefix[:, token]
         elif self.config.pool == "mean":
             x = features.patches.mean(dim=(1, 2))
+        elif self.config.pool == "cls_mean":
+            x = torch.cat([features.prefix[:, token], features.patches.mean(dim=(1, 2))], dim=-1)
         elif self.map_pool is not None:
             x = self.map_pool(features.patches.flatten(1, 2))
         else:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,7 +45,7 @@ class Recognised:
     config: ViTConfig  # its image_size is the one that the stored positions are for
     config_from: str
     tensors: int  # of the file, that the model is made of
-    ignored: tuple[str, ...]  # tensors of the file that are no part of the image model
+    ignored: tuple[str, ...]  # the file's own names of tensors that are no part of the image model
     preprocess: Preprocess | None
     preprocess_from: str
     classes: tuple[str, ...] | None
@@ -61,9 +62,10 @@ class Recognised:
         """
         where = str(self.file.path)
         left_out = set(self.ignored)
-        state = self.format.normalise(self.file.read([name for name in self.file.header if name not in left_out]))
+        wanted = self.file.read([name for name in self.file.header if name not in left_out])
+        state = self.format.normalise({**self.file.header, **wanted})  # all names, since wrappers are told from them
         kept, _ = split_ignored(state, self.format.IGNORE)
-        del state
+        del state, wanted
         tensors = decode(kept, self.format.rules(self.config), where)
         with torch.device("meta"):
             model = VisionTransformer(self.config)
@@ -100,6 +102,18 @@ def _shards(index: Path) -> set[str]:
     return set(map(str, weight_map.values())) if isinstance(weight_map, dict) else set()
 
 
+def _declared(folder: Path) -> str | None:
+    """The kind of model that config.json names: transformers' ``model_type``, or timm's ``architecture``."""
+    try:
+        values = read_json(folder / "config.json")
+    except (UserError, OSError):
+        return None
+    if not isinstance(values, dict):
+        return None
+    kinds = (values.get(name) for name in ("model_type", "architecture"))
+    return next((kind for kind in kinds if isinstance(kind, str) and re.fullmatch(r"[\w.-]{1,80}", kind)), None)
+
+
 class _Source(NamedTuple):
     """One of those who tell something, and how to call it."""
 
@@ -131,12 +145,15 @@ def recognise(
     elif sidecar and sidecar.weights != path.name:
         sidecar = None  # it speaks of another file
     file = open_weights(path)
-    format_ = format_of(file.header, str(path))
+    format_ = format_of(file.header, str(path), _declared(folder))
     if sidecar and sidecar.layout != format_.NAME:
         raise UserError(
             f"{folder / SIDECAR} says {path.name} is of layout {sidecar.layout}; its tensors are {format_.NAME}'s."
         )
-    header, ignored = split_ignored(_guarded(format_, path, lambda: format_.normalise(file.header)), format_.IGNORE)
+    normalised = _guarded(format_, path, lambda: format_.normalise(file.header))
+    header, ignored = split_ignored(normalised, format_.IGNORE)
+    own = {id(tensor): name for name, tensor in file.header.items()}
+    left_out = [own.get(id(normalised[name]), name) for name in ignored]
     row, how = (row, "its name") if row else _row_of(path, format_.NAME, header)
     sources = _sources(format_, folder, sidecar, row, how)
     fields = {name: value for source in reversed(sources) for name, value in source.told.model.items()}
@@ -162,7 +179,7 @@ def recognise(
         config=config,
         config_from=next((source.name for source in sources if source.told.model), "the tensors' names and shapes"),
         tensors=len(header),
-        ignored=tuple(sorted(ignored)),
+        ignored=tuple(sorted(left_out)),
         preprocess=speaks[0].told.preprocess if speaks else None,
         preprocess_from=speaks[0].name if speaks else "",
         classes=classes,

@@ -165,7 +165,7 @@ def count_parameters(config: ViTConfig) -> int:
     if config.pool == "map":
         total += D + 4 * (D * D + D) + norm + mlp
     R = config.representation_size
-    total += (D + 1) * R
+    total += (config.pooled_dim + 1) * R
     heads = 2 if config.distilled else 1
     return total + heads * (config.feature_dim + config.head_bias) * config.num_classes
 
