@@ -5,6 +5,7 @@ Training, evaluation, prediction and `Bundle.preprocess` all come through here, 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -77,6 +78,11 @@ class Preprocess:
         object.__setattr__(self, "image_size", pair)
         if not 0 < self.crop_fraction <= 1:
             raise UserError(f"crop_fraction must be in (0, 1], got {self.crop_fraction}.")
+        for name in ("mean", "std"):
+            values = getattr(self, name)
+            if not isinstance(values, tuple | list) or not all(_is_number(value) for value in values):
+                raise UserError(f"{name} must be one number per channel, such as {name}=0.5,0.5,0.5, got {values!r}.")
+            object.__setattr__(self, name, tuple(map(float, values)))
         if len(self.mean) != len(self.std) or min(self.std, default=0) <= 0:
             raise UserError("mean and std need one value per channel, std above 0.")
 
@@ -84,6 +90,10 @@ class Preprocess:
     def channels(self) -> int:
         """C: 3 makes every image RGB; otherwise images must have as many channels."""
         return len(self.mean)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def open_image(source: ImageSource, max_pixels: int = MAX_PIXELS) -> Image.Image:

@@ -17,8 +17,8 @@ from vitkit.converters.engine import encode
 from vitkit.converters.formats import format_named
 from vitkit.converters.targets import family_for
 from vitkit.models.vit import VisionTransformer, ViTConfig
-from vitkit.weights.files import write_weights
-from vitkit.zoo.sidecar import SIDECAR, Sidecar
+from vitkit.weights.files import SUFFIXES, write_weights
+from vitkit.zoo.sidecar import SIDECAR, Sidecar, read_sidecar
 
 __all__ = ["TARGETS", "Written", "differences", "largest_difference", "target_named", "write_checkpoint"]
 
@@ -80,17 +80,17 @@ def write_checkpoint(bundle: Bundle, destination: Path, target: str) -> Written:
         UserError: the format cannot express the model; a bare file would be read as another function; it cannot be written.
     """
     format_ = target_named(target, bundle.config)
-    extension = Path(format_.FILE).suffix
     own = {name: tensor.detach().cpu() for name, tensor in bundle.model.state_dict().items()}
     config, state = format_.prepare(bundle.config, own)
     tensors = encode(state, format_.rules(config))
     different = differences(format_, config, tensors)
-    if destination.suffix.lower() in (extension, ".npz", ".safetensors", ".pth"):
+    if destination.suffix.lower() in SUFFIXES:
         return _bare(bundle, destination, format_, tensors, different)
     notes: list[str] = []
     files = _sidecars(format_, bundle, config, target, different, notes)
     destination.mkdir(parents=True, exist_ok=True)
     weights = destination / format_.FILE
+    old = read_sidecar(destination)
     write_weights(weights, tensors)
     record = Sidecar(
         weights=weights.name,
@@ -100,9 +100,23 @@ def write_checkpoint(bundle: Bundle, destination: Path, target: str) -> Written:
         classes=bundle.classes,
         source=bundle.source,
         licence=bundle.licence,
+        calibration={
+            "task": bundle.task,
+            "temperature": bundle.temperature,
+            **({"thresholds": list(bundle.thresholds)} if bundle.thresholds else {}),
+        },
     )
+    if bundle.unknown:
+        notes.append("what tells unknown images stays in the bundle; other formats have no place for it")
+    if bundle.temperature != 1.0:
+        notes.append(
+            f"only {SIDECAR} holds the calibration: other programs' probabilities lack the temperature {bundle.temperature:.3f}"
+        )
     for name, value in {**files, SIDECAR: record.to_dict()}.items():
         write_json(destination / name, value)
+    if old:  # what the folder held before, of another format
+        for name in {old.weights, "config.json", "preprocessor_config.json"} - {weights.name, *files}:
+            (destination / name).unlink(missing_ok=True)
     written = (weights, *(destination / name for name in (*files, SIDECAR)))
     return Written(written, format_.NAME, len(tensors), tuple(notes))
 
