@@ -373,7 +373,7 @@ def read_bundle_config(folder: Path) -> dict[str, Any]:
 def _check_task(folder: Path, config: Mapping[str, Any]) -> None:
     """Format 1 may name no task: its bundles are single-label."""
     task = config.get("task", SINGLE if config["format_version"] == 1 else None)
-    if task not in OLDEST or OLDEST[task] > config["format_version"]:
+    if not isinstance(task, str) or task not in OLDEST or OLDEST[task] > config["format_version"]:
         known = ", ".join(name for name, oldest in OLDEST.items() if oldest <= config["format_version"])
         raise UserError(
             f"{folder}/config.json: the task is {task!r}; in bundle format {config['format_version']}: {known}."

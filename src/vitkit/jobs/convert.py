@@ -53,6 +53,8 @@ def convert(
     if to not in TARGETS:
         raise UserError(f"unknown format {to!r}.{did_you_mean(to, TARGETS)} Known: {', '.join(TARGETS)}.")
     path = Path(destination)
+    if to == "vitkit" and path.suffix.lower() in SUFFIXES:
+        raise UserError(f"{path}: a bundle is a folder, not a file; leave {path.suffix} out.")
     _check_free(path, force)
     bundle = load_model(source, **(overrides or {}))
     console.say(f"model     {bundle.source}")

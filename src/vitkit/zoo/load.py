@@ -41,6 +41,8 @@ def open_model(
     name: str | Path, overrides: Mapping[str, Any], *, offline: bool = False
 ) -> tuple[Recognised | None, Bundle]:
     """As `load_model`, with what a foreign checkpoint was recognised as; None of a bundle."""
+    if not isinstance(name, str | Path) or not str(name).strip():
+        raise UserError(f"a model is named by a path or a name of vit models, got {name!r}.")
     overrides = dict(overrides)
     source_image_size = overrides.pop("source_image_size", None)
     if isinstance(source_image_size, int):
@@ -50,7 +52,7 @@ def open_model(
         if key not in known:
             raise UserError(f"unknown override {key!r}.{did_you_mean(key, known)} Known: {', '.join(sorted(known))}.")
     found = None
-    if (path := Path(name)).is_dir() and is_bundle(path):
+    if _exists(path := Path(name)) and path.is_dir() and is_bundle(path):
         if source_image_size is not None:
             raise UserError(
                 "source_image_size is for bare checkpoints; a bundle says itself what its positions are for."
@@ -85,12 +87,14 @@ def find_checkpoint(
         UserError: nothing of that name, or as `recognise` and `fetch`.
     """
     path = Path(name)
-    if path.is_dir():
+    if path.is_symlink() and not path.exists():
+        raise UserError(f"{path} is a link to {path.readlink()}, which is not there.")
+    if _exists(path) and path.is_dir():
         if (path / "config.json").is_file() and (path / "model.safetensors").is_file() and not _is_foreign(path):
             read_bundle_config(path)  # says what is wrong with it
         if is_bundle(path / "model"):
             raise UserError(f"{path} is not a model. Did you mean {path / 'model'}?")
-    if path.exists():
+    if _exists(path):
         return recognise(path, source_image_size=source_image_size, overrides=overrides)
     row = find_row(str(name))
     if row is None:
@@ -100,6 +104,13 @@ def find_checkpoint(
     from vitkit.zoo.fetch import fetch
 
     return recognise(fetch(row, offline=offline), source_image_size=source_image_size, overrides=overrides, row=row)
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # a name too long for any file
+        return False
 
 
 def _is_foreign(folder: Path) -> bool:

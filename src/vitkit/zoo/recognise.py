@@ -206,11 +206,11 @@ def _at_its_size(
     size: tuple[int, int] | None,
     run_at: int | tuple[int, int] | None,
 ) -> ViTConfig:
-    """The configuration of a header. Stored positions that equal the grid to run at are of that grid."""
+    """The configuration of a header. Stored positions that equal the grid to run at are of that grid, as are computed ones."""
     if size is None and run_at is not None:
         config: ViTConfig = format_.config(header, (run_at, run_at) if isinstance(run_at, int) else tuple(run_at))
         rows = [header[rule.theirs[0]].shape[1] for rule in format_.rules(config) if rule.ours == "pos_embed"]
-        if rows == [config.position_prefix + config.grid[0] * config.grid[1]]:
+        if not rows or rows == [config.position_prefix + config.grid[0] * config.grid[1]]:
             return config
     return format_.config(header, size)
 

@@ -89,7 +89,7 @@ def _calibration(path: Path, values: Any) -> dict[str, Any]:
         isinstance(thresholds, list) and all(type(t) in (int, float) and 0 <= t <= 1 for t in thresholds)
     ):
         raise UserError(f"{path}: thresholds must be numbers between 0 and 1, got {thresholds!r:.80}.")
-    if values.get("task", SINGLE) not in (SINGLE, MULTI):
+    if values.get("task", SINGLE) not in [SINGLE, MULTI]:
         raise UserError(f"{path}: task must be {SINGLE} or {MULTI}, got {values['task']!r:.80}.")
     return {**values, **({} if thresholds is None else {"thresholds": tuple(map(float, thresholds))})}
 

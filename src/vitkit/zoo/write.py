@@ -51,16 +51,16 @@ def target_named(name: str, config: ViTConfig) -> ModuleType:
     return module
 
 
-def differences(format_: ModuleType, config: ViTConfig, tensors: dict[str, Tensor]) -> list[str]:
-    """What the format's own code would compute otherwise, given the tensors alone: ``field theirs, here ours``."""
+def differences(format_: ModuleType, config: ViTConfig, tensors: dict[str, Tensor]) -> dict[str, str]:
+    """What the format's own code would compute otherwise, given the tensors alone: field to ``field is theirs, here ours``."""
     state = format_.normalise(tensors)
     theirs: ViTConfig = format_.config(state, config.image_size)
-    return [
-        f"{field.name} is {getattr(theirs, field.name)} there and {getattr(config, field.name)} in this model"
+    return {
+        field.name: f"{field.name} is {getattr(theirs, field.name)} there and {getattr(config, field.name)} in this model"
         for field in dataclasses.fields(ViTConfig)
         if field.name not in NO_FUNCTION
         and not _alike(field.name, getattr(theirs, field.name), getattr(config, field.name))
-    ]
+    }
 
 
 def _alike(field: str, theirs: Any, ours: Any) -> bool:
@@ -122,7 +122,7 @@ def write_checkpoint(bundle: Bundle, destination: Path, target: str) -> Written:
 
 
 def _sidecars(
-    format_: ModuleType, bundle: Bundle, config: ViTConfig, target: str, different: list[str], notes: list[str]
+    format_: ModuleType, bundle: Bundle, config: ViTConfig, target: str, different: dict[str, str], notes: list[str]
 ) -> dict[str, Any]:
     """JSON files of the other library; what they, and the weights alone, cannot say there is noted."""
     if hasattr(format_, "write_sidecars"):
@@ -137,15 +137,17 @@ def _sidecars(
                 notes.append(f"only {SIDECAR} says how images are prepared: {reason}")
             return files
         notes.append(f"only {SIDECAR} says what this model is, {target} itself cannot build it: {reason}")
-    elif different:
+    elif different := {field: text for field, text in different.items() if field not in format_.untold(config)}:
         notes.append(
             f"{SIDECAR} says what the {target} format cannot; other programs that read {format_.FILE} alone compute another "
-            f"function: {'; '.join(different)}"
+            f"function: {'; '.join(different.values())}"
         )
     return {}
 
 
-def _bare(bundle: Bundle, file: Path, format_: ModuleType, tensors: dict[str, Tensor], different: list[str]) -> Written:
+def _bare(
+    bundle: Bundle, file: Path, format_: ModuleType, tensors: dict[str, Tensor], different: dict[str, str]
+) -> Written:
     """Only the weights: refused where the format would make another function of them."""
     extension = Path(format_.FILE).suffix
     if file.suffix.lower() != extension:
@@ -153,7 +155,7 @@ def _bare(bundle: Bundle, file: Path, format_: ModuleType, tensors: dict[str, Te
     if different:
         raise UserError(
             f"{file}: a bare {extension} file of layout {format_.NAME} would be another function, since it has no place for "
-            f"what this model needs: {'; '.join(different)}. Name a folder (without {extension}): {SIDECAR} in it says the rest."
+            f"what this model needs: {'; '.join(different.values())}. Name a folder (without {extension}): {SIDECAR} in it says the rest."
         )
     lost = [
         what
