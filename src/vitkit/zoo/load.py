@@ -87,18 +87,19 @@ def find_checkpoint(
         UserError: nothing of that name, or as `recognise` and `fetch`.
     """
     path = Path(name)
-    if path.is_symlink() and not path.exists():
+    there = _exists(path)
+    if there is False and path.is_symlink():
         raise UserError(f"{path} is a link to {path.readlink()}, which is not there.")
-    if _exists(path) and path.is_dir():
+    if there and path.is_dir():
         if (path / "config.json").is_file() and (path / "model.safetensors").is_file() and not _is_foreign(path):
             read_bundle_config(path)  # says what is wrong with it
         if is_bundle(path / "model"):
             raise UserError(f"{path} is not a model. Did you mean {path / 'model'}?")
-    if _exists(path):
+    if there:
         return recognise(path, source_image_size=source_image_size, overrides=overrides)
     row = find_row(str(name))
     if row is None:
-        near = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
+        near = [p.name for p in path.parent.iterdir()] if there is False and path.parent.is_dir() else []
         hint = did_you_mean(path.name, near) or suggest(str(name))
         raise UserError(f"no model {str(name)!r}: no such file or folder, and not a known name (see vit models).{hint}")
     from vitkit.zoo.fetch import fetch
@@ -106,11 +107,12 @@ def find_checkpoint(
     return recognise(fetch(row, offline=offline), source_image_size=source_image_size, overrides=overrides, row=row)
 
 
-def _exists(path: Path) -> bool:
+def _exists(path: Path) -> bool | None:
+    """Is the path there? None where no file could have such a name."""
     try:
         return path.exists()
-    except OSError:  # a name too long for any file
-        return False
+    except (OSError, ValueError):  # too long, or with a null byte
+        return None
 
 
 def _is_foreign(folder: Path) -> bool:

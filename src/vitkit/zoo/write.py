@@ -155,7 +155,8 @@ def _bare(
     if different:
         raise UserError(
             f"{file}: a bare {extension} file of layout {format_.NAME} would be another function, since it has no place for "
-            f"what this model needs: {'; '.join(different.values())}. Name a folder (without {extension}): {SIDECAR} in it says the rest."
+            f"what this model needs: {'; '.join(different.values())}. Name a folder (without {extension}): {SIDECAR} in it "
+            "says the rest."
         )
     lost = [
         what
