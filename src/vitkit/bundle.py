@@ -43,6 +43,7 @@ __all__ = [
     "calibrated",
     "is_bundle",
     "read_bundle_config",
+    "unprepared",
 ]
 
 FORMAT = "vitkit-bundle"
@@ -82,7 +83,7 @@ class Outputs(NamedTuple):
     features: Tensor  # (B, D), the representation that the head reads
 
 
-@dataclass
+@dataclass(repr=False)
 class Bundle:
     """A model with all it takes to use it. ``run`` maps preprocessed images (B, C, H, W) to logits and features."""
 
@@ -99,6 +100,13 @@ class Bundle:
     task: str = SINGLE
     thresholds: tuple[float, ...] | None = None  # multi-label: of each class; None until they were chosen
 
+    def __repr__(self) -> str:
+        c = self.config
+        return (
+            f"Bundle({self.source!r}, {c.embed_dim} wide, {c.depth} deep, image {c.image_size[0]}x{c.image_size[1]}, "
+            f"{c.num_classes} outputs{'' if self.classes else ' without names'})"
+        )
+
     @property
     def config(self) -> ViTConfig:
         """The model's configuration."""
@@ -111,10 +119,7 @@ class Bundle:
             UserError: a bare checkpoint that nothing says the preprocessing of, or one of another number of channels.
         """
         if self.preprocess_record is None:
-            raise UserError(
-                f"nothing says how images were prepared for these weights ({self.source}). Say it when loading: "
-                "load(..., mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), fit='crop', crop_fraction=0.875, interpolation='bicubic')."
-            )
+            raise unprepared(self.source)
         if self.preprocess_record.channels != self.config.in_channels:
             raise UserError(
                 f"the preprocessing has mean and std of {self.preprocess_record.channels} channels, the model takes "
@@ -293,6 +298,15 @@ class Bundle:
         )
 
 
+def unprepared(source: str) -> UserError:
+    """What to say where nothing tells how images were prepared."""
+    return UserError(
+        f"nothing says how images were prepared for these weights ({source}). Say it as their publisher does: "
+        "--override mean=0.485,0.456,0.406 --override std=0.229,0.224,0.225 are ImageNet's, 0.5,0.5,0.5 for both Google's; also "
+        "fit=crop, crop_fraction=0.875, interpolation=bicubic or what it was. In Python: load(..., mean=(...), std=(...))."
+    )
+
+
 def calibrated(logits: Tensor, temperature: float, task: str) -> Tensor:
     """Probabilities (B, O) in float64 of logits (B, O): softmax over the classes, or a sigmoid of each.
 
@@ -359,7 +373,7 @@ def read_bundle_config(folder: Path) -> dict[str, Any]:
 def _check_task(folder: Path, config: Mapping[str, Any]) -> None:
     """Format 1 may name no task: its bundles are single-label."""
     task = config.get("task", SINGLE if config["format_version"] == 1 else None)
-    if task not in OLDEST or OLDEST[task] > config["format_version"]:
+    if not isinstance(task, str) or task not in OLDEST or OLDEST[task] > config["format_version"]:
         known = ", ".join(name for name, oldest in OLDEST.items() if oldest <= config["format_version"])
         raise UserError(
             f"{folder}/config.json: the task is {task!r}; in bundle format {config['format_version']}: {known}."

@@ -90,11 +90,11 @@ def override(record: T, changes: Mapping[str, Any], where: str) -> T:
 
 
 def parse_value(text: str) -> Any:
-    """Read a command-line value: JSON where it is JSON (``3e-4``, ``true``, ``null``), else the text itself."""
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError:
-        return text
+    """Read a command-line value: JSON where it is JSON (``3e-4``, ``true``, ``null``), numbers between commas, else the text."""
+    for candidate in (text, f"[{text}]" if "," in text else text):
+        with contextlib.suppress(json.JSONDecodeError):
+            return json.loads(candidate)
+    return text
 
 
 def read_json(path: Path) -> Any:

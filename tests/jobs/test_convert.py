@@ -132,10 +132,42 @@ def test_mistakes_are_told_before_anything_is_written(tmp_path: Path) -> None:
         convert(source, tmp_path / "x.safetensors", to="google")
     (tmp_path / "x").mkdir()
     (tmp_path / "x" / "mine.txt").write_text("keep")
+    for force in (False, True):
+        with pytest.raises(UserError, match="holds something else than a model written by vitkit"):
+            convert(source, tmp_path / "x", to="timm", force=force)
+    assert [path.name for path in (tmp_path / "x").iterdir()] == ["mine.txt"]
+    with pytest.raises(UserError, match=r"model\.bin: weights of layout timm are written as \.safetensors"):
+        convert(source, tmp_path / "model.bin", to="timm")
+
+
+def test_force_replaces_what_was_written_before_as_a_whole(tmp_path: Path) -> None:
+    source = bundle_at(tmp_path / "own")
+    convert(source, tmp_path / "x", to="huggingface")
     with pytest.raises(UserError, match="exists"):
-        convert(source, tmp_path / "x", to="timm")
-    convert(source, tmp_path / "x", to="timm", force=True)
-    assert (tmp_path / "x" / "mine.txt").read_text() == "keep"
+        convert(source, tmp_path / "x", to="google")
+    convert(source, tmp_path / "x", to="google", force=True)
+    assert sorted(path.name for path in (tmp_path / "x").iterdir()) == ["model.npz", "vitkit.json"]
+
+
+@pytest.mark.parametrize("target", ["google", "timm", "huggingface"])
+def test_calibration_task_and_thresholds_go_along(
+    target: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bundle = vitkit.load(bundle_at(tmp_path / "own"))
+    bundle.temperature, bundle.task, bundle.thresholds = 0.7, "multi-label", (0.2, 0.5, 0.9)
+    bundle.save(tmp_path / "second")
+    convert(tmp_path / "second", tmp_path / "there", to=target)
+    assert "lack the temperature 0.700" in capsys.readouterr().err
+    back = vitkit.load(tmp_path / "there")
+    assert (back.temperature, back.task, back.thresholds) == (0.7, "multi-label", (0.2, 0.5, 0.9))
+    image = Image.new("RGB", (20, 30), (200, 30, 60))
+    assert back.predict(image)[0].probabilities == pytest.approx(bundle.predict(image)[0].probabilities, abs=1e-6)
+
+
+def test_files_are_readable_as_any_other(tmp_path: Path) -> None:
+    convert(bundle_at(tmp_path / "own"), tmp_path / "there", to="timm")
+    modes = {path.stat().st_mode & 0o777 for path in (tmp_path / "there").iterdir()}
+    assert len(modes) == 1
 
 
 def test_the_folder_says_what_the_format_cannot(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -51,6 +51,18 @@ def test_a_zero_head_a_projection_and_odd_numbers_are_warned_of(backbone: Path, 
     assert any("2 rows and 2 columns of pixels are not seen" in w for w in verify(tmp_path / "cut").warnings)
 
 
+def test_what_the_user_says_is_used_and_told(backbone: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    said = {"mean": (0.5,) * 3, "std": (0.5,) * 3, "num_heads": 4, "image_size": 18}
+    result = verify(backbone, overrides=said)
+    out, err = capsys.readouterr()
+    assert "(told by you and the tensors' names and shapes)" in out
+    assert "mean 0.5 0.5 0.5, std 0.5 0.5 0.5 (told by you)" in out
+    assert "4x4 of 18x18 pixels" in out
+    assert "2 rows and 2 columns of pixels are not seen" in err
+    assert "assumed fit crop, crop_fraction 1, interpolation bicubic" in err
+    assert result.config.num_heads == 4
+
+
 def test_half_precision_is_told(backbone: Path, tmp_path: Path) -> None:
     path = tmp_path / "half.safetensors"
     save_file({name: tensor.half() for name, tensor in load_file(backbone).items()}, path)

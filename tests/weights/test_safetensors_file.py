@@ -178,3 +178,12 @@ def test_a_tensor_that_does_not_fit_into_memory_is_refused_before_it_is_allocate
     with pytest.raises(UserError, match=r"need 0\.0 GiB of memory, 0\.0 GiB are free"):
         opened.read()
     assert opened.read(["scalar"])["scalar"] == 2.5
+
+
+@pytest.mark.parametrize("length", [*range(128, 2056, 8), 65_536 + 640, 0x1F8B, 0x4B50])
+def test_no_length_of_the_header_is_taken_for_another_kind_of_file(length: int, tmp_path: Path) -> None:
+    """The first bytes of a file are that length: 640 begins like a pickle."""
+    header = json.dumps({"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}).encode().ljust(length)
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(length.to_bytes(8, "little") + header + torch.tensor([1.0, 2.0]).numpy().tobytes())
+    assert open_weights(path).read()["a"].tolist() == [1.0, 2.0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import json
 from pathlib import Path
 
 import numpy as np
@@ -17,13 +18,14 @@ import vitkit
 from shared import shared_data
 from vitkit.bundle import Bundle
 from vitkit.config import UserError
-from vitkit.converters import google, timm
+from vitkit.converters import big_vision, google, timm
 from vitkit.converters.engine import encode
 from vitkit.data.loader import to_tensor
 from vitkit.data.pixels import Preprocess, open_image, prepare
 from vitkit.models.positions import resample_positions
 from vitkit.models.vit import VisionTransformer, ViTConfig
 from vitkit.zoo.load import load_model
+from vitkit.zoo.write import write_checkpoint
 
 HALF = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
 
@@ -343,3 +345,75 @@ def test_all_sample_images_score_as_the_reference(deit: Bundle, reference: dict[
     assert abs(int((ranks < 5).sum()) - 163) <= 1
     assert torch.nn.functional.cross_entropy(logits, truth).item() == pytest.approx(0.8655, abs=0.005)
     np.testing.assert_allclose(logits.numpy(), reference["logits"], atol=1e-3)
+
+
+# What JSON beside the weights may claim.
+
+ABSURD = [
+    None,
+    -1,
+    0,
+    3.5,
+    "x",
+    [],
+    {},
+    [1, 2],
+    True,
+    1e400,
+    10**9,
+    10**30,
+    {"a": 1},
+    "224",
+    [224, -1],
+    [None] * 3,
+    [[1]] * 3,
+]
+
+
+@pytest.mark.parametrize("where", ["bundle", "vitkit.json"])
+def test_absurd_values_in_json_are_refused_at_once_or_do_no_harm(where: str, bare: Path, tmp_path: Path) -> None:
+    bundle = load_model(bare, **HALF)
+    if where == "bundle":
+        bundle.save(tmp_path / "there")
+        file = tmp_path / "there" / "config.json"
+    else:
+        write_checkpoint(bundle, tmp_path / "there", "timm")
+        (tmp_path / "there" / "config.json").unlink()
+        file = tmp_path / "there" / "vitkit.json"
+    good = json.loads(file.read_text())
+    refused = 0
+    for part in ("model", "preprocess", "calibration", "task"):
+        for name in good[part] if isinstance(good.get(part), dict) else [None]:
+            for value in ABSURD:
+                changed = json.loads(json.dumps(good))
+                if name is None:
+                    changed[part] = value
+                else:
+                    changed[part][name] = value
+                file.write_text(json.dumps(changed))
+                try:
+                    load_model(tmp_path / "there").preprocess(Image.new("RGB", (40, 50)))
+                except UserError:
+                    refused += 1
+    assert refused > 300
+
+
+def test_what_names_no_model_is_one_message(tmp_path: Path) -> None:
+    (tmp_path / "link.npz").symlink_to(tmp_path / "gone.npz")
+    for name, found in (
+        ("", "named by a path or a name"),
+        (None, "named by a path or a name"),
+        ("x" * 5_000, "no such file or folder"),
+        (tmp_path / "link.npz", "is a link to .*gone"),
+    ):
+        with pytest.raises(UserError, match=found):
+            load_model(name)  # type: ignore[arg-type]
+
+
+def test_computed_positions_need_only_the_size_to_run_at(tmp_path: Path) -> None:
+    config = tiny(position="sincos2d", cls_token=False, pool="mean", gelu="tanh")
+    state = encode(random_model(config).state_dict(), big_vision.rules(config))
+    np.savez(tmp_path / "s.npz", **{name: tensor.numpy() for name, tensor in state.items()})
+    with pytest.raises(UserError, match="source_image_size"):
+        load_model(tmp_path / "s.npz")
+    assert load_model(tmp_path / "s.npz", image_size=(24, 48)).config.grid == (3, 6)

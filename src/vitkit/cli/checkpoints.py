@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from vitkit.cli.options import common, console_for, model_options, print_json, strict
+from vitkit.cli.options import common, console_for, model_options, print_json
 
 __all__ = ["convert", "models", "verify"]
 
@@ -43,14 +43,11 @@ def convert(source: str, destination: str, as_json: bool, offline: bool, overrid
 
 @click.command(short_help="What a checkpoint is, what of it is proved, and what to beware of.")
 @click.argument("source", metavar="SRC")
-@strict
+@click.option("--strict", is_flag=True, help="Every warning is a failure.")
 @model_options
 @common
 def verify(source: str, as_json: bool, offline: bool, overrides: Any, **options: Any) -> None:
-    """Recognise the model SRC, account for its tensors, and compare it with an independent implementation.
-
-    With --strict every warning is a failure.
-    """
+    """Recognise the model SRC, account for its tensors, and compare it with an independent implementation."""
     from vitkit.jobs.verify import verify as job
 
     result = job(source, overrides=dict(overrides), console=console_for(as_json, offline), **options)

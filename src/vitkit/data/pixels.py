@@ -5,6 +5,7 @@ Training, evaluation, prediction and `Bundle.preprocess` all come through here, 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -50,6 +51,7 @@ IMAGE_SUFFIXES = frozenset(
         *("png", "pnm", "ppm", "tga", "tif", "tiff", "webp"),
     )
 )
+MOST_SIDE = 65_536  # pixels of a model's images; more is a mistake
 MAX_COVER = 16  # a covering resize may be this many times what the crop is cut from
 
 
@@ -72,11 +74,18 @@ class Preprocess:
                 raise UserError(f"{name} is {value!r}; known: {', '.join(known)}.{did_you_mean(str(value), known)}")
         size = self.image_size
         pair = tuple(size) if isinstance(size, tuple | list) else (size, size)
-        if len(pair) != 2 or not all(isinstance(n, int) and n > 0 for n in pair):
-            raise UserError(f"image_size must be one or two positive integers (height, width), got {size!r}.")
+        if len(pair) != 2 or not all(type(n) is int and 0 < n <= MOST_SIDE for n in pair):
+            raise UserError(
+                f"image_size must be one or two positive integers (height, width) of at most {MOST_SIDE}, got {size!r:.80}."
+            )
         object.__setattr__(self, "image_size", pair)
-        if not 0 < self.crop_fraction <= 1:
+        if not _is_number(self.crop_fraction) or not 0 < self.crop_fraction <= 1:
             raise UserError(f"crop_fraction must be in (0, 1], got {self.crop_fraction}.")
+        for name in ("mean", "std"):
+            values = getattr(self, name)
+            if not isinstance(values, tuple | list) or not all(_is_number(value) for value in values):
+                raise UserError(f"{name} must be one number per channel, such as {name}=0.5,0.5,0.5, got {values!r}.")
+            object.__setattr__(self, name, tuple(map(float, values)))
         if len(self.mean) != len(self.std) or min(self.std, default=0) <= 0:
             raise UserError("mean and std need one value per channel, std above 0.")
 
@@ -84,6 +93,10 @@ class Preprocess:
     def channels(self) -> int:
         """C: 3 makes every image RGB; otherwise images must have as many channels."""
         return len(self.mean)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def open_image(source: ImageSource, max_pixels: int = MAX_PIXELS) -> Image.Image:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from vitkit.bundle import Bundle
+from vitkit.bundle import Bundle, is_bundle, read_bundle_config, unprepared
 from vitkit.config import UserError, read_json
 from vitkit.console import Console
 from vitkit.data.bands import measure_channels
@@ -17,11 +17,33 @@ from vitkit.finetuning.data import TaskData
 from vitkit.models.vit import VisionTransformer
 from vitkit.recipes.finetune import Plan, run_size, scratch_config
 from vitkit.zoo.adapt import adapt_channels, resize
-from vitkit.zoo.load import load_model
+from vitkit.zoo.load import MODEL_FIELDS, find_checkpoint, load_model
 
-__all__ = ["choose_preprocess", "describe_size", "load_backbone", "with_new_head"]
+__all__ = ["check_model", "choose_preprocess", "describe_size", "load_backbone", "with_new_head"]
 
 MAX_MEASURED = 1_000  # training images, evenly spread, that mean and std of channels are measured on
+
+
+def check_model(arguments: Arguments) -> None:
+    """Is the model there, and does it say all it must? Asked before the data are read, which may take long.
+
+    Raises:
+        UserError: as `load_backbone`, but for the values of the weights.
+    """
+    if arguments.model is None:
+        return
+    if is_bundle(Path(arguments.model)):
+        read_bundle_config(Path(arguments.model))
+        return
+    said = dict(arguments.overrides)
+    size = said.pop("source_image_size", None)
+    found = find_checkpoint(
+        arguments.model,
+        source_image_size=(size, size) if isinstance(size, int) else size,
+        overrides={name: value for name, value in said.items() if name in MODEL_FIELDS},
+    )
+    if found.preprocess is None and not {"mean", "std"} <= set(said):
+        raise unprepared(found.source)
 
 
 def load_backbone(

@@ -6,9 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vitkit.bundle import is_bundle
 from vitkit.config import UserError, did_you_mean
 from vitkit.console import Console
+from vitkit.weights.files import SUFFIXES
 from vitkit.zoo.load import load_model
+from vitkit.zoo.sidecar import SIDECAR
 from vitkit.zoo.write import TARGETS, largest_difference, write_checkpoint
 
 __all__ = ["ConvertResult", "convert"]
@@ -50,8 +53,9 @@ def convert(
     if to not in TARGETS:
         raise UserError(f"unknown format {to!r}.{did_you_mean(to, TARGETS)} Known: {', '.join(TARGETS)}.")
     path = Path(destination)
-    if not force and (path.is_file() or (path.is_dir() and any(path.iterdir()))):
-        raise UserError(f"{path} exists. Choose another place, or --force to write over it.")
+    if to == "vitkit" and path.suffix.lower() in SUFFIXES:
+        raise UserError(f"{path}: a bundle is a folder, not a file; leave {path.suffix} out.")
+    _check_free(path, force)
     bundle = load_model(source, **(overrides or {}))
     console.say(f"model     {bundle.source}")
     for note in bundle.notes:
@@ -65,8 +69,8 @@ def convert(
     for note in notes:
         console.warn(note)
     console.say(f"wrote     {', '.join(map(str, files))}: {tensors} tensors of layout {layout}")
-    told = {"image_size": bundle.config.image_size, "num_heads": bundle.config.num_heads}
-    back = load_model(path, **(told if path.is_file() else {}))
+    told: dict[str, Any] = {"image_size": bundle.config.image_size} if path.is_file() else {}
+    back = load_model(path, **told)
     difference, scale = largest_difference(bundle.model, back.model)
     console.say(f"check     read back: largest difference of an output {difference:.2g}, of outputs up to {scale:.3g}")
     if not difference <= 1e-5 * max(scale, 1.0):
@@ -75,3 +79,22 @@ def convert(
             "a bug in vitkit worth reporting."
         )
     return ConvertResult(files, layout, difference, scale)
+
+
+def _check_free(path: Path, force: bool) -> None:
+    """Only what vitkit wrote is written over, and as a whole: no weights of another format stay beside the new ones."""
+    if path.suffix.lower() in SUFFIXES:
+        if path.is_dir() or (path.is_file() and not force):
+            raise UserError(
+                f"{path} exists. Choose another place{'' if path.is_dir() else ', or --force to write over it'}."
+            )
+        return
+    if path.is_file():
+        raise UserError(f"{path} is a file; name a folder, or a file that ends in the format's extension.")
+    if not path.is_dir() or not any(path.iterdir()):
+        return
+    ours = is_bundle(path) or (path / SIDECAR).is_file()
+    if not ours:
+        raise UserError(f"{path} exists and holds something else than a model written by vitkit. Choose another place.")
+    if not force:
+        raise UserError(f"{path} exists. Choose another place, or --force to write over it.")

@@ -20,7 +20,7 @@ from vitkit.data.loader import spare_cores
 from vitkit.data.pixels import MAX_PIXELS
 from vitkit.evals.tasks import check_metric
 from vitkit.finetuning.arguments import Arguments, absolute, check_arguments, read_arguments
-from vitkit.finetuning.backbone import choose_preprocess, load_backbone, with_new_head
+from vitkit.finetuning.backbone import check_model, choose_preprocess, load_backbone, with_new_head
 from vitkit.finetuning.balance import choose_balance
 from vitkit.finetuning.data import read_data, write_inputs
 from vitkit.finetuning.facts import RunFacts
@@ -160,6 +160,7 @@ def finetune(
 
 def _run(run: Path, arguments: Arguments, stored_plan: Path | None, command: str, console: Console) -> FinetuneResult:
     began = time.perf_counter()
+    check_model(arguments)
     data = read_data(arguments, stored_plan, stored_plan == run, console)
     check_earlier(arguments.earlier, data.source)
     check_folds(arguments, data)

@@ -9,12 +9,12 @@ from typing import Any
 
 import torch
 
-from vitkit.bundle import Bundle, is_bundle
+from vitkit.bundle import Bundle
 from vitkit.config import UserError
 from vitkit.console import Console
 from vitkit.data.pixels import Preprocess
 from vitkit.models.vit import VisionTransformer, ViTConfig
-from vitkit.zoo.load import find_checkpoint, load_model, to_bundle
+from vitkit.zoo.load import PREPROCESS_FIELDS, open_model
 from vitkit.zoo.peers import Compared, NotComparedError, compare_with_peer
 from vitkit.zoo.recognise import Recognised, file_sha256
 from vitkit.zoo.reference import REFERENCES, Reference, pattern
@@ -61,24 +61,23 @@ def verify(
     Args:
         source: a bundle folder, a checkpoint file or folder of any format, or a zoo name.
         strict: warnings are failures.
-        overrides: fields of the model configuration that the weights cannot tell.
+        overrides: fields of the model or preprocessing configuration that the weights cannot tell, as of `vitkit.load`.
 
     Raises:
         UserError: not a whole checkpoint; outputs that differ from the reference's or from an independent implementation's;
             with ``strict``, any warning.
     """
     console = console or Console()
-    if (path := Path(source)).is_dir() and is_bundle(path):
-        found, bundle = None, load_model(path, **(overrides or {}))
+    found, bundle = open_model(source, overrides or {})
+    if found is None:
         layout, tensors, ignored = "vitkit bundle, checksum right", len(bundle.model.state_dict()), tuple[str, ...]()
         told_by = {"model": "config.json", "preprocess": "config.json"}
     else:
-        said = dict(overrides or {})
-        source_image_size = said.pop("source_image_size", None)
-        found = find_checkpoint(source, source_image_size=source_image_size, overrides=said)
-        bundle = to_bundle(found)
         layout, tensors, ignored = found.format.NAME, found.tensors, found.ignored
-        told_by = {"model": found.config_from, "preprocess": found.preprocess_from or "nothing"}
+        preprocess_from = found.preprocess_from or "nothing"
+        if PREPROCESS_FIELDS & set(overrides or {}):
+            preprocess_from = f"you and {preprocess_from}" if found.preprocess else "you"
+        told_by = {"model": found.config_from, "preprocess": preprocess_from}
     _describe(console, bundle, found, layout, tensors, ignored, told_by)
     warnings = _warnings(bundle, found)
     checks, failures = _compare(bundle, found)
@@ -136,40 +135,25 @@ def _describe(
 
 def _warnings(bundle: Bundle, found: Recognised | None) -> tuple[str, ...]:
     config, record = bundle.config, bundle.preprocess_record
-    warnings = list(found.assumed) if found else []
-    head = bundle.model.head
-    if head is not None and not head.weight.any():
-        warnings.append("the head is all zeros: these weights give features, not classes")
-    elif config.num_classes and not config.head_bias:
+    warnings = list(bundle.notes)
+    if not config.num_classes:
+        warnings.append("there is no head: these weights give features, not classes")
+    elif not config.head_bias:
         warnings.append("the head is a projection into an embedding shared with text: it gives no classes")
-    elif config.num_classes and bundle.classes is None:
+    elif bundle.classes is None:
         warnings.append(f"the head has {config.num_classes} outputs without class names")
     if record is None:
         warnings.append("nothing says how images were prepared for these weights: say mean and std when loading")
     else:
         if record.channels == 3 and not any(_close(record, *pair) for pair in USUAL.values()):
             warnings.append(f"unusual mean {record.mean} and std {record.std}; usual are those of {', '.join(USUAL)}")
-        patches = [size % (patch * stride) for size, patch, stride in zip(
-            record.image_size, config.patch_size, _stem_stride(config), strict=True)]  # fmt: skip
-        if any(patches):
-            warnings.append(
-                f"images of {record.image_size[0]}x{record.image_size[1]} are not whole patches: {patches[0]} rows and "
-                f"{patches[1]} columns of pixels are not seen"
-            )
-        if record.image_size != config.image_size:
-            warnings.append(
-                f"the positions are for {config.image_size[0]}x{config.image_size[1]}; at the size that images are prepared at "
-                "they are resampled"
-            )
+        if found and record.image_size != found.config.image_size:
+            h, w = found.config.image_size
+            warnings.append(f"positions are stored for images of {h}x{w}; they are resampled to the size above")
     dtypes = {tensor.dtype for tensor in found.file.header.values()} if found else set()
     if low := sorted(str(d).removeprefix("torch.") for d in dtypes & {torch.float16, torch.bfloat16}):
         warnings.append(f"stored as {', '.join(low)}: read into float32, but digits were lost when they were stored")
     return tuple(warnings)
-
-
-def _stem_stride(config: ViTConfig) -> tuple[int, int]:
-    stride = 1 if config.stem is None else 4 * 2 ** max(len(config.stem) - 1, 0)
-    return stride, stride
 
 
 def _close(record: Preprocess, mean: tuple[float, ...], std: tuple[float, ...]) -> bool:
@@ -200,6 +184,7 @@ def _compare(bundle: Bundle, found: Recognised | None) -> tuple[dict[str, str], 
         return checks, failures
     checks["self-test"] = (
         f"{compared.library}'s {compared.model}: outputs differ by at most {compared.difference:.2g} of {compared.scale:.3g}"
+        + (", under the same assumptions" if found and found.assumed else "")
     )
     if not _agrees(compared):
         failures.append(f"{compared.library} computes something else (difference {compared.difference:.2g})")

@@ -9,6 +9,7 @@ Source: arXiv 2010.11929, section 3.1; numerics of the official code as in VIT_S
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -40,6 +41,12 @@ HYBRIDS: dict[tuple[str, str], tuple[tuple[int, ...], int]] = {
     ("R50", "16"): ((3, 4, 9), 1),
     ("R50", "32"): ((3, 4, 6, 3), 1),
 }
+
+# Files may claim anything; what is larger is no Vision Transformer, and only looking at it would take time and memory.
+MOST = {
+    "embed_dim": 65_536, "depth": 1_000, "num_heads": 4_096, "mlp_dim": 1_000_000, "in_channels": 4_096,
+    "num_classes": 10_000_000, "registers": 10_000, "representation_size": 1_000_000, "image_size": 65_536,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -88,15 +95,19 @@ class ViTConfig:
     attention_dropout: float = 0.0
 
     def __post_init__(self) -> None:
+        self._check_kinds()
         for name in ("patch_size", "image_size"):
             value = getattr(self, name)
             pair = tuple(value) if isinstance(value, tuple | list) else (value, value)
-            if len(pair) != 2 or not all(isinstance(n, int) and n > 0 for n in pair):
-                raise UserError(f"{name} must be one or two positive integers (height, width), got {value!r}.")
+            if len(pair) != 2 or not all(type(n) is int and 0 < n <= MOST["image_size"] for n in pair):
+                raise UserError(
+                    f"{name} must be one or two positive integers (height, width) of at most {MOST['image_size']}, "
+                    f"got {value!r:.80}."
+                )
             object.__setattr__(self, name, pair)
         if self.stem is not None:
             units = tuple(self.stem) if isinstance(self.stem, tuple | list) else (None,)
-            if len(units) > 4 or not all(isinstance(n, int) and n > 0 for n in units):
+            if len(units) > 4 or not all(type(n) is int and 0 < n <= MOST["depth"] for n in units):
                 raise UserError(f"stem must be up to four positive numbers of units per stage, got {self.stem!r}.")
             object.__setattr__(self, "stem", units)
         choices = {
@@ -136,6 +147,22 @@ class ViTConfig:
         for name in ("drop_path", "dropout", "attention_dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise UserError(f"{name} must be in [0, 1), got {getattr(self, name)}.")
+
+    def _check_kinds(self) -> None:
+        """Numbers that files may hold are of the kind and the order of size that a model can have."""
+        for field in dataclasses.fields(self):
+            value, kind = getattr(self, field.name), str(field.type)
+            if kind == "bool" and not isinstance(value, bool):
+                raise UserError(f"{field.name} must be true or false, got {value!r:.80}.")
+            if kind == "int" and not (type(value) is int and value <= MOST[field.name]):
+                raise UserError(f"{field.name} must be an integer of at most {MOST[field.name]}, got {value!r:.80}.")
+            number = type(value) in (int, float) and math.isfinite(value)
+            if kind.startswith("float") and not number and not (value is None and "None" in kind):
+                raise UserError(f"{field.name} must be a finite number, got {value!r:.80}.")
+            if kind == "str" and not isinstance(value, str):
+                raise UserError(f"{field.name} must be a word, got {value!r:.80}.")
+        if self.norm_eps <= 0:
+            raise UserError(f"norm_eps must be above 0, got {self.norm_eps}.")
 
     @property
     def grid(self) -> tuple[int, int]:

@@ -37,6 +37,10 @@ def recognise(head: bytes, size: int, where: str) -> str:
     """
     if not size:
         raise UserError(f"{where} is empty: no bytes were written or fetched. Fetch it again.")
+    if (
+        head[8:9] == b"{" and 8 + int.from_bytes(head[:8], "little") <= size
+    ):  # before all else: the length may look like anything
+        return SAFETENSORS
     if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
         return ZIP
     if len(head) > 1 and head[0] == 0x80 and 2 <= head[1] <= 5:

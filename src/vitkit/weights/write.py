@@ -40,6 +40,7 @@ def write_weights(path: str | Path, tensors: Mapping[str, Tensor]) -> None:
         writer(partial, _own(tensors))
         with partial.open("rb") as file:
             os.fsync(file.fileno())
+        partial.chmod(_usual_mode())  # safetensors makes files that only their owner may read
         partial.replace(path)
     except BaseException as error:
         with contextlib.suppress(OSError):
@@ -49,6 +50,13 @@ def write_weights(path: str | Path, tensors: Mapping[str, Tensor]) -> None:
             raise
         reason = getattr(error, "strerror", None) or error
         raise UserError(f"cannot write {path}: {reason}. Free space or choose another place.") from None
+
+
+def _usual_mode() -> int:
+    """The permissions of a file that `open` makes."""
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return 0o666 & ~mask
 
 
 def _own(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

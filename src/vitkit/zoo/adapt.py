@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import torch
 from torch import Tensor
@@ -41,6 +42,7 @@ def resize(
     new = dataclasses.replace(old, image_size=size, patch_size=patch)  # type: ignore[arg-type]
     if new == old:
         return model
+    _check_memory(new)
     state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     state["patch_embed.weight"] = resample_patches(state["patch_embed.weight"], new.patch_size)
     if old.position == "learned":
@@ -51,6 +53,21 @@ def resize(
         for name, length in zip(("pos_y", "pos_x"), new.grid, strict=True):
             state[name] = resample_axis(state[name], length, old.position_rule)
     return rebuild(new, state, "resizing")
+
+
+def _check_memory(config: ViTConfig) -> None:
+    import psutil
+
+    h, w = config.grid
+    need = (
+        12 * h * w * config.embed_dim + 4 * math.prod(config.patch_size) * config.embed_dim
+    )  # table, grid, interpolated
+    free = psutil.virtual_memory().available
+    if need > free:
+        raise UserError(
+            f"image_size {config.image_size} makes {h * w} patches; their positions alone need {need / 2**30:.1f} GiB, "
+            f"{free / 2**30:.1f} GiB are free. Choose a smaller size."
+        )
 
 
 @torch.no_grad()

@@ -107,6 +107,8 @@ def _torchvision(bundle: Bundle, found: Recognised | None) -> Peer:
 
 def _hugging_face(bundle: Bundle, _found: Recognised | None) -> Peer:
     library = _import("transformers")
+    library.logging.set_verbosity_error()  # it would print its own lines between ours
+    library.logging.disable_progress_bar()
     with tempfile.TemporaryDirectory() as folder:
         write_checkpoint(bundle, Path(folder), "huggingface")
         name = read_json(Path(folder) / "config.json")["architectures"][0]

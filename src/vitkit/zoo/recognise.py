@@ -32,6 +32,7 @@ from vitkit.zoo.sidecar import SIDECAR, Sidecar, read_sidecar
 __all__ = ["Recognised", "file_sha256", "recognise", "weights_in"]
 
 ADAPTED = ("image_size", "patch_size", "in_channels")  # what a user says of these changes the model after it was read
+NAMES = "the tensors' names and shapes"
 HEAD_DIM = 64  # width of a head in nearly all published sizes; assumed, and said, where nothing tells
 GENERIC = ("model", "pytorch_model", "open_clip_model", "open_clip_pytorch_model")  # file stems that name no checkpoint
 
@@ -53,6 +54,7 @@ class Recognised:
     source: str
     licence: str
     assumed: tuple[str, ...]  # what nothing told
+    sidecar: Sidecar | None = None
 
     def build(self) -> VisionTransformer:
         """Read the tensors into a model, in eval mode.
@@ -177,20 +179,19 @@ def recognise(
         file=file,
         format=format_,
         config=config,
-        config_from=next((source.name for source in sources if source.told.model), "the tensors' names and shapes"),
+        config_from=" and ".join(
+            [*(["you"] if said else []), *([source.name for source in sources if source.told.model][:1] or [NAMES])]
+        ),
         tensors=len(header),
         ignored=tuple(sorted(left_out)),
         preprocess=speaks[0].told.preprocess if speaks else None,
         preprocess_from=speaks[0].name if speaks else "",
         classes=classes,
         row=row,
-        source=sidecar.source
-        if sidecar
-        else f"{row.name}: {row.source}, trained on {row.trained_on}"
-        if row
-        else path.name,
+        source=_origin(path, sidecar, row),
         licence=who.licence if who else "unknown",
         assumed=tuple(_assumption(name, config) for name in untold),
+        sidecar=sidecar,
     )
 
 
@@ -222,13 +223,22 @@ def _at_its_size(
     size: tuple[int, int] | None,
     run_at: int | tuple[int, int] | None,
 ) -> ViTConfig:
-    """The configuration of a header. Stored positions that equal the grid to run at are of that grid."""
+    """The configuration of a header. Stored positions that equal the grid to run at are of that grid, as are computed ones."""
     if size is None and run_at is not None:
         config: ViTConfig = format_.config(header, (run_at, run_at) if isinstance(run_at, int) else tuple(run_at))
         rows = [header[rule.theirs[0]].shape[1] for rule in format_.rules(config) if rule.ours == "pos_embed"]
-        if rows == [config.position_prefix + config.grid[0] * config.grid[1]]:
+        if not rows or rows == [config.position_prefix + config.grid[0] * config.grid[1]]:
             return config
     return format_.config(header, size)
+
+
+def _origin(path: Path, sidecar: Sidecar | None, row: Checkpoint | None) -> str:
+    """One line for people: where the weights came from; of a file whose name says nothing, with its folder's."""
+    if sidecar:
+        return sidecar.source
+    if row:
+        return f"{row.name}: {row.source}, trained on {row.trained_on}"
+    return f"{path.resolve().parent.name}/{path.name}" if path.name.split(".")[0] in GENERIC else path.name
 
 
 def _assumption(field: str, config: ViTConfig) -> str:

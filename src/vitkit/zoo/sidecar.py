@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from vitkit import __version__
+from vitkit.bundle import MULTI, SINGLE
 from vitkit.config import UserError, from_dict, read_json
 from vitkit.data.pixels import Preprocess
 from vitkit.models.vit import ViTConfig
@@ -31,6 +33,7 @@ class Sidecar:
     classes: tuple[str, ...] | None
     source: str
     licence: str
+    calibration: dict[str, Any]  # fields of Bundle: task, temperature, thresholds
 
     def to_dict(self) -> dict[str, Any]:
         """JSON form."""
@@ -57,6 +60,7 @@ def read_sidecar(folder: Path) -> Sidecar | None:
     version = values.get("format_version")
     if type(version) is not int or not 1 <= version <= FORMAT_VERSION:
         raise UserError(f"{path} has format version {version}; this vitkit {__version__} reads up to {FORMAT_VERSION}.")
+    values.setdefault("calibration", {})  # of a file that somebody wrote by hand
     fields = {f.name for f in dataclasses.fields(Sidecar)}
     missing = sorted(fields - set(values))
     if missing:
@@ -70,7 +74,24 @@ def read_sidecar(folder: Path) -> Sidecar | None:
         classes=tuple(values["classes"]) if values["classes"] else None,
         source=values["source"],
         licence=values["licence"],
+        calibration=_calibration(path, values["calibration"]),
     )
+
+
+def _calibration(path: Path, values: Any) -> dict[str, Any]:
+    known = {"task": str, "temperature": float, "thresholds": list}
+    if not isinstance(values, dict) or not set(values) <= set(known):
+        raise UserError(f"{path}: calibration must hold {', '.join(known)}, got {values!r:.80}.")
+    temperature, thresholds = values.get("temperature", 1.0), values.get("thresholds")
+    if type(temperature) not in (int, float) or not 0 < temperature < math.inf:
+        raise UserError(f"{path}: temperature must be a number above 0, got {temperature!r}.")
+    if thresholds is not None and not (
+        isinstance(thresholds, list) and all(type(t) in (int, float) and 0 <= t <= 1 for t in thresholds)
+    ):
+        raise UserError(f"{path}: thresholds must be numbers between 0 and 1, got {thresholds!r:.80}.")
+    if values.get("task", SINGLE) not in [SINGLE, MULTI]:
+        raise UserError(f"{path}: task must be {SINGLE} or {MULTI}, got {values['task']!r:.80}.")
+    return {**values, **({} if thresholds is None else {"thresholds": tuple(map(float, thresholds))})}
 
 
 def _check(path: Path, values: Mapping[str, Any]) -> None:

@@ -17,8 +17,8 @@ from vitkit.converters.engine import encode
 from vitkit.converters.formats import format_named
 from vitkit.converters.targets import family_for
 from vitkit.models.vit import VisionTransformer, ViTConfig
-from vitkit.weights.files import write_weights
-from vitkit.zoo.sidecar import SIDECAR, Sidecar
+from vitkit.weights.files import SUFFIXES, write_weights
+from vitkit.zoo.sidecar import SIDECAR, Sidecar, read_sidecar
 
 __all__ = ["TARGETS", "Written", "differences", "largest_difference", "target_named", "write_checkpoint"]
 
@@ -51,16 +51,16 @@ def target_named(name: str, config: ViTConfig) -> ModuleType:
     return module
 
 
-def differences(format_: ModuleType, config: ViTConfig, tensors: dict[str, Tensor]) -> list[str]:
-    """What the format's own code would compute otherwise, given the tensors alone: ``field theirs, here ours``."""
+def differences(format_: ModuleType, config: ViTConfig, tensors: dict[str, Tensor]) -> dict[str, str]:
+    """What the format's own code would compute otherwise, given the tensors alone: field to ``field is theirs, here ours``."""
     state = format_.normalise(tensors)
     theirs: ViTConfig = format_.config(state, config.image_size)
-    return [
-        f"{field.name} is {getattr(theirs, field.name)} there and {getattr(config, field.name)} in this model"
+    return {
+        field.name: f"{field.name} is {getattr(theirs, field.name)} there and {getattr(config, field.name)} in this model"
         for field in dataclasses.fields(ViTConfig)
         if field.name not in NO_FUNCTION
         and not _alike(field.name, getattr(theirs, field.name), getattr(config, field.name))
-    ]
+    }
 
 
 def _alike(field: str, theirs: Any, ours: Any) -> bool:
@@ -80,17 +80,17 @@ def write_checkpoint(bundle: Bundle, destination: Path, target: str) -> Written:
         UserError: the format cannot express the model; a bare file would be read as another function; it cannot be written.
     """
     format_ = target_named(target, bundle.config)
-    extension = Path(format_.FILE).suffix
     own = {name: tensor.detach().cpu() for name, tensor in bundle.model.state_dict().items()}
     config, state = format_.prepare(bundle.config, own)
     tensors = encode(state, format_.rules(config))
     different = differences(format_, config, tensors)
-    if destination.suffix.lower() in (extension, ".npz", ".safetensors", ".pth"):
+    if destination.suffix.lower() in SUFFIXES:
         return _bare(bundle, destination, format_, tensors, different)
     notes: list[str] = []
     files = _sidecars(format_, bundle, config, target, different, notes)
     destination.mkdir(parents=True, exist_ok=True)
     weights = destination / format_.FILE
+    old = read_sidecar(destination)
     write_weights(weights, tensors)
     record = Sidecar(
         weights=weights.name,
@@ -100,15 +100,29 @@ def write_checkpoint(bundle: Bundle, destination: Path, target: str) -> Written:
         classes=bundle.classes,
         source=bundle.source,
         licence=bundle.licence,
+        calibration={
+            "task": bundle.task,
+            "temperature": bundle.temperature,
+            **({"thresholds": list(bundle.thresholds)} if bundle.thresholds else {}),
+        },
     )
+    if bundle.unknown:
+        notes.append("what tells unknown images stays in the bundle; other formats have no place for it")
+    if bundle.temperature != 1.0:
+        notes.append(
+            f"only {SIDECAR} holds the calibration: other programs' probabilities lack the temperature {bundle.temperature:.3f}"
+        )
     for name, value in {**files, SIDECAR: record.to_dict()}.items():
         write_json(destination / name, value)
+    if old:  # what the folder held before, of another format
+        for name in {old.weights, "config.json", "preprocessor_config.json"} - {weights.name, *files}:
+            (destination / name).unlink(missing_ok=True)
     written = (weights, *(destination / name for name in (*files, SIDECAR)))
     return Written(written, format_.NAME, len(tensors), tuple(notes))
 
 
 def _sidecars(
-    format_: ModuleType, bundle: Bundle, config: ViTConfig, target: str, different: list[str], notes: list[str]
+    format_: ModuleType, bundle: Bundle, config: ViTConfig, target: str, different: dict[str, str], notes: list[str]
 ) -> dict[str, Any]:
     """JSON files of the other library; what they, and the weights alone, cannot say there is noted."""
     if hasattr(format_, "write_sidecars"):
@@ -123,15 +137,17 @@ def _sidecars(
                 notes.append(f"only {SIDECAR} says how images are prepared: {reason}")
             return files
         notes.append(f"only {SIDECAR} says what this model is, {target} itself cannot build it: {reason}")
-    elif different:
+    elif different := {field: text for field, text in different.items() if field not in format_.untold(config)}:
         notes.append(
             f"{SIDECAR} says what the {target} format cannot; other programs that read {format_.FILE} alone compute another "
-            f"function: {'; '.join(different)}"
+            f"function: {'; '.join(different.values())}"
         )
     return {}
 
 
-def _bare(bundle: Bundle, file: Path, format_: ModuleType, tensors: dict[str, Tensor], different: list[str]) -> Written:
+def _bare(
+    bundle: Bundle, file: Path, format_: ModuleType, tensors: dict[str, Tensor], different: dict[str, str]
+) -> Written:
     """Only the weights: refused where the format would make another function of them."""
     extension = Path(format_.FILE).suffix
     if file.suffix.lower() != extension:
@@ -139,7 +155,8 @@ def _bare(bundle: Bundle, file: Path, format_: ModuleType, tensors: dict[str, Te
     if different:
         raise UserError(
             f"{file}: a bare {extension} file of layout {format_.NAME} would be another function, since it has no place for "
-            f"what this model needs: {'; '.join(different)}. Name a folder (without {extension}): {SIDECAR} in it says the rest."
+            f"what this model needs: {'; '.join(different.values())}. Name a folder (without {extension}): {SIDECAR} in it "
+            "says the rest."
         )
     lost = [
         what
