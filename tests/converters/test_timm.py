@@ -120,7 +120,7 @@ def test_every_architecture_of_timms_plain_vit_is_read_exactly_or_refused_by_nam
         size = tuple(model.patch_embed.img_size)
         sidecars = {"config.json": {"architecture": name, "pretrained_cfg": {}}}
         if OTHERS.fullmatch(name):
-            with pytest.raises(UserError, match=f"architecture '{name}' is not one of the plain"):
+            with pytest.raises(UserError, match=f"architecture '{name}' is not a plain Vision Transformer"):
                 timm.read_sidecars(sidecars)
             if name == "vit_base_patch16_rpn_224":  # recognised by its exact size
                 state = dict(library.create_model(name, device="meta").state_dict())
