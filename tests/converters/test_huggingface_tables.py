@@ -200,6 +200,17 @@ def test_older_names_of_torchvision_read_alike() -> None:
     assert_equal(module.normalise(older), theirs)
 
 
+@pytest.mark.parametrize("wrapper", ["module.", "model.", "_orig_mod.module.", "net."])
+@pytest.mark.parametrize("name", CASES)
+def test_names_that_training_code_wraps_read_alike(name: str, wrapper: str) -> None:
+    module, config = case(name)
+    theirs = encode(random_state(config), module.rules(config))
+    file = {wrapper + key: tensor for key, tensor in theirs.items()}
+    assert [format_.NAME for format_ in formats() if format_.matches(frozenset(file))] == [module.NAME]
+    read, _ = split_ignored(module.normalise(file), module.IGNORE)
+    assert_equal(read, theirs)
+
+
 def test_two_spellings_of_one_tensor_in_a_file_are_an_error() -> None:
     module, config = case("ViT")
     theirs = encode(random_state(config), module.rules(config))

@@ -16,7 +16,7 @@ from converters.drawn import assert_close, redrawn, sharpness
 from converters.parity import ROWS, Row
 from peers import peer
 from vitkit.config import UserError, override
-from vitkit.converters import dinov2, google, open_clip, timm
+from vitkit.converters import dinov2, google, open_clip, timm, torchvision
 from vitkit.converters.engine import decode, encode, split_ignored
 from vitkit.models.positions import resample_positions
 from vitkit.models.vit import VisionTransformer, ViTConfig
@@ -169,7 +169,7 @@ def test_no_other_architecture_of_timm_is_read_as_a_plain_one() -> None:
                 if "_rope_ape_" not in name:
                     with pytest.raises(UserError):
                         whole(timm.normalise(state), None)
-                with pytest.raises(UserError, match=f"{name}' is not one of the plain"):
+                with pytest.raises(UserError, match=f"{name}' is not a plain Vision Transformer"):
                     timm.read_sidecars({"config.json": {"architecture": name, "pretrained_cfg": {}}})
     assert matched >= 50
 
@@ -426,3 +426,46 @@ def test_the_bound_sees_every_setting_that_names_do_not_tell(family: str, change
     wrong.load_state_dict(decode(state, timm.rules(config), "x"))
     with pytest.raises(AssertionError):
         assert_close(wrong(images_for(config)), theirs(images_for(config)))
+
+
+@pytest.mark.parametrize(
+    "prefix",
+    ["net.", "vit.", "trunk.", "teacher.backbone.", "module.base_encoder.", "model.network.", "_orig_mod.module."],
+)
+def test_names_that_training_code_wraps_are_read(prefix: str) -> None:
+    state = written(tiny())
+    file = {prefix + name: tensor for name, tensor in state.items()}
+    assert [f.NAME for f in FORMATS if f.matches(frozenset(file))] == ["timm"]
+    assert equal(timm.normalise(file), state)
+
+
+def test_of_moco_v3_the_encoder_without_its_projector_is_read() -> None:
+    state = written(tiny(num_classes=0))
+    file = {f"module.base_encoder.{name}": tensor for name, tensor in state.items()}
+    beside = {f"module.momentum_encoder.{name}": tensor for name, tensor in state.items()}
+    beside |= {f"module.{name}": torch.ones(2) for name in ("base_encoder.head.0.weight", "predictor.1.running_mean")}
+    assert [f.NAME for f in FORMATS if f.matches(frozenset(file | beside))] == ["timm"]
+    kept, ignored = split_ignored(timm.normalise(file | beside), timm.IGNORE)
+    assert len(ignored) == len(beside)
+    assert equal(kept, state)
+
+
+@pytest.mark.parametrize(
+    ("size", "heads"),
+    [((1280, 32), 16), ((1152, 27), 16), ((1408, 40), 16), ((1664, 48), 16), ((1536, 40), 24), ((768, 12), 12)],
+)
+@pytest.mark.parametrize("module", [timm, dinov2, open_clip, torchvision])
+def test_heads_of_published_sizes_are_assumed_by_every_layout(module: Any, size: tuple[int, int], heads: int) -> None:
+    config = tiny(embed_dim=size[0], depth=size[1], mlp_dim=8, num_heads=1, registers=int(module is dinov2))
+    if module is open_clip:
+        config = dataclasses.replace(config, pre_norm=True, patch_bias=False, head_bias=False)
+    if module is dinov2:
+        config = dataclasses.replace(config, num_classes=0, prefix_positions="cls")
+    with torch.device("meta"):
+        state = encode(VisionTransformer(config).state_dict(), module.rules(config))
+    assert module.config(state, None).num_heads == heads
+    if module is timm:
+        pooled = dataclasses.replace(config, cls_token=False, pool="map")
+        with torch.device("meta"):
+            state = encode(VisionTransformer(pooled).state_dict(), timm.rules(pooled))
+        assert timm.config(state, None).num_heads == (16 if size == (1536, 40) else heads)

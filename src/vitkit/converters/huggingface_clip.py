@@ -23,10 +23,10 @@ from vitkit.converters.huggingface_json import (
     class_names,
     labels,
     require,
-    setting,
     told_fields,
 )
-from vitkit.converters.tables import assumed_heads, both, fused, new_name, patch_kernel, renamed
+from vitkit.converters.settings import setting
+from vitkit.converters.tables import WRAPPERS, assumed_heads, both, fused, new_name, patch_kernel, renamed
 from vitkit.data.pixels import Preprocess
 from vitkit.models.positions import square_grid
 from vitkit.models.vit import ViTConfig
@@ -66,7 +66,10 @@ TOWER = "vision_model."
 PATCHES = f"{TOWER}embeddings.patch_embedding"
 POSITIONS = f"{TOWER}embeddings.position_embedding.weight"
 POOL = f"{TOWER}head"
-OLDER = ((r"^(embeddings|pre_layrnorm|encoder|post_layernorm|head)\.", r"vision_model.\1."),)
+OLDER = (
+    WRAPPERS,
+    (r"^(embeddings|pre_layrnorm|encoder|post_layernorm|head)\.", r"vision_model.\1."),
+)
 
 
 def matches(names: frozenset[str]) -> bool:

@@ -28,7 +28,7 @@ from vitkit.converters.huggingface_json import (
     square_or_pair,
     told_fields,
 )
-from vitkit.converters.tables import assumed_heads, both, fused, new_name, patch_kernel, renamed
+from vitkit.converters.tables import WRAPPERS, assumed_heads, both, fused, new_name, patch_kernel, renamed
 from vitkit.data.pixels import Preprocess
 from vitkit.models.positions import square_grid
 from vitkit.models.vit import ViTConfig
@@ -58,6 +58,7 @@ PATCHES = "embeddings.patch_embeddings.projection"
 POSITIONS = "embeddings.position_embeddings"
 MASK = "embeddings.mask_token"
 OLDER = (
+    WRAPPERS,
     (r"^(dinov2|dinov2_with_registers)\.", ""),
     (r"\.attention\.q_proj\.", ".attention.attention.query."),
     (r"\.attention\.k_proj\.", ".attention.attention.key."),

@@ -12,15 +12,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from vitkit.config import UserError
-from vitkit.converters.huggingface_json import setting
-from vitkit.data.pixels import Preprocess
+from vitkit.converters.settings import setting
+from vitkit.data.pixels import CLIP_MEAN, CLIP_STD, HALF, Preprocess
 
 __all__ = ["read_preprocess", "write_preprocess"]
 
 WHERE = "preprocessor_config.json"
-HALF = [0.5, 0.5, 0.5]
-CLIP_MEAN = [0.48145466, 0.4578275, 0.40821073]
-CLIP_STD = [0.26862954, 0.26130258, 0.27577711]
 RESAMPLE = {2: "bilinear", 3: "bicubic"}  # Pillow's numbers
 RESCALE = 1 / 255
 # What each image processor does where its file does not say: the class attributes in transformers.models.<name>.

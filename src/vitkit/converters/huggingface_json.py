@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vitkit.config import UserError, did_you_mean
+from vitkit.converters.settings import setting, size_setting
 from vitkit.models.vit import ViTConfig
 
 __all__ = [
@@ -14,8 +15,6 @@ __all__ = [
     "class_names",
     "labels",
     "require",
-    "setting",
-    "size_setting",
     "square_or_pair",
     "told_fields",
 ]
@@ -27,29 +26,6 @@ GELUS = {
     "quick_gelu": "quick",
 }
 HIDDEN_ACT = {"erf": "gelu", "tanh": "gelu_pytorch_tanh", "quick": "quick_gelu"}
-
-
-def setting(values: Mapping[str, Any], name: str, kind: type | tuple[type, ...], default: Any, where: str) -> Any:
-    """The value of a setting, or ``default`` where it is absent or null.
-
-    Raises:
-        UserError: of another kind.
-    """
-    value = values.get(name)
-    if value is None:
-        return default
-    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-        raise UserError(f"{where}: {name} is {value!r}, which is not what transformers writes there.")
-    return value
-
-
-def size_setting(values: Mapping[str, Any], name: str, default: int, where: str) -> tuple[int, int]:
-    """A size of one or two integers as (height, width)."""
-    value = setting(values, name, (int, list, tuple), default, where)
-    pair = tuple(value) if isinstance(value, list | tuple) else (value, value)
-    if len(pair) != 2 or not all(isinstance(n, int) and not isinstance(n, bool) and n > 0 for n in pair):
-        raise UserError(f"{where}: {name} is {value!r}; one or two positive integers (height, width) were expected.")
-    return pair
 
 
 def checked_type(values: Any, known: Sequence[str], where: str = "config.json") -> str:

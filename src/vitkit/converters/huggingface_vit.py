@@ -24,11 +24,11 @@ from vitkit.converters.huggingface_json import (
     class_names,
     labels,
     require,
-    setting,
     square_or_pair,
     told_fields,
 )
-from vitkit.converters.tables import assumed_heads, both, fused, new_name, patch_kernel, renamed
+from vitkit.converters.settings import setting
+from vitkit.converters.tables import WRAPPERS, assumed_heads, both, fused, new_name, patch_kernel, renamed
 from vitkit.data.pixels import Preprocess
 from vitkit.models.positions import square_grid
 from vitkit.models.vit import ViTConfig
@@ -57,6 +57,7 @@ DEFAULTS = {"hidden_act": "gelu", "num_attention_heads": 12, "layer_norm_eps": 1
 EPS = {"vit_msn": 1e-6}
 PATCHES = "embeddings.patch_embeddings.projection"
 OLDER = (
+    WRAPPERS,
     (r"^(vit|deit)\.", ""),
     (r"^layers\.", "encoder.layer."),
     (r"\.attention\.q_proj\.", ".attention.attention.query."),

@@ -8,26 +8,41 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 from torch import Tensor
 
 from vitkit.config import UserError
-from vitkit.converters.engine import Rule, same
+from vitkit.converters import open_clip_folder
+from vitkit.converters.engine import Rule, Told, same
 from vitkit.converters.fold import refuse_cls_mean, with_prefix_positions
+from vitkit.converters.tables import assumed_heads, both
 from vitkit.converters.wrappers import unwrapped
 from vitkit.models.positions import square_grid
 from vitkit.models.vit import ViTConfig
 
-__all__ = ["FILE", "IGNORE", "NAME", "config", "matches", "normalise", "prepare", "rules", "untold"]
+__all__ = [
+    "FILE",
+    "IGNORE",
+    "NAME",
+    "SIDECARS",
+    "config",
+    "matches",
+    "normalise",
+    "prepare",
+    "read_sidecars",
+    "rules",
+    "untold",
+]
 
 NAME = "open_clip"
 FILE = "open_clip_model.safetensors"
+SIDECARS = (open_clip_folder.SIDECAR,)
 IGNORE = (  # the text tower, and what compares the two
     r"(text|transformer|token_embedding|ln_final)\..*",
     r"positional_embedding|text_projection(\..*)?|logit_scale|logit_bias|attn_mask",
     r"input_resolution|context_length|vocab_size",  # numbers in OpenAI's files
 )
-HEAD_DIM = 64  # OpenCLIP's default; of H/14, g/14 and bigG/14 it is 80, 88 and 104
 ANCHOR, BLOCK = "visual.class_embedding", "visual.transformer.resblocks"
 LAYER_SCALE = 1e-5
 PARTS = (
@@ -61,7 +76,7 @@ def normalise(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def config(state: Mapping[str, Tensor], source_image_size: tuple[int, int] | None) -> ViTConfig:
-    """Read the configuration off names and shapes. Heads of width 64 and the exact GELU are assumptions of the caller's.
+    """Read the configuration off names and shapes. Heads, GELU, epsilon and pooling are assumed.
 
     Raises:
         UserError: another pooling (CoCa's), or a patch grid that is no square without ``source_image_size``.
@@ -73,10 +88,11 @@ def config(state: Mapping[str, Tensor], source_image_size: tuple[int, int] | Non
         h, w = square_grid(state["visual.positional_embedding"].shape[0] - 1, "OpenCLIP weights")
         source_image_size = (h * patch_h, w * patch_w)
     clipa = "visual.ln_pre.weight" not in state  # the only published models without it also differ in their pooling
+    depth = len({found[1] for name in state if (found := re.match(rf"{re.escape(BLOCK)}\.(\d+)\.", name))})
     return ViTConfig(
         embed_dim=embed_dim,
-        depth=len({found[1] for name in state if (found := re.match(rf"{re.escape(BLOCK)}\.(\d+)\.", name))}),
-        num_heads=embed_dim // HEAD_DIM if embed_dim % HEAD_DIM == 0 else 1,
+        depth=depth,
+        num_heads=assumed_heads(embed_dim, depth),
         mlp_dim=state[f"{BLOCK}.0.mlp.c_fc.weight"].shape[0],
         patch_size=(patch_h, patch_w),
         image_size=source_image_size,
@@ -111,16 +127,16 @@ def rules(config: ViTConfig) -> tuple[Rule, ...]:
         same("patch_embed.weight", "visual.conv1.weight"),
         Rule("cls_token", ("visual.class_embedding",), lambda p: p[0].reshape(1, 1, -1), lambda t: [t.reshape(-1)]),
         Rule("pos_embed", ("visual.positional_embedding",), lambda p: p[0].unsqueeze(0), lambda t: [t.squeeze(0)]),
-        *_both("norm", "visual.ln_post"),
+        *both("norm", "visual.ln_post"),
     ]
     if config.pre_norm:
-        table += _both("norm_pre", "visual.ln_pre")
+        table += both("norm_pre", "visual.ln_pre")
     for layer in range(config.depth):
         ours, theirs = f"blocks.{layer}", f"{BLOCK}.{layer}"
         for kind in ("weight", "bias"):
             table.append(same(f"{ours}.attn.qkv.{kind}", f"{theirs}.attn.in_proj_{kind}"))
         for part, their_part in PARTS if config.mlp == "gelu" else PARTS[:3]:
-            table += _both(f"{ours}.{part}", f"{theirs}.{their_part}")
+            table += both(f"{ours}.{part}", f"{theirs}.{their_part}")
         if config.layer_scale is not None:
             table += [same(f"{ours}.layer_scale{n}", f"{theirs}.ls_{n}.gamma") for n in (1, 2)]
     if config.num_classes:
@@ -128,10 +144,15 @@ def rules(config: ViTConfig) -> tuple[Rule, ...]:
     return tuple(table)
 
 
-def _both(ours: str, theirs: str) -> list[Rule]:
-    return [same(f"{ours}.{kind}", f"{theirs}.{kind}") for kind in ("weight", "bias")]
+def read_sidecars(files: Mapping[str, Any]) -> Told:
+    """As `engine.Folder.read_sidecars`.
+
+    Raises:
+        UserError: as `open_clip_folder.read_tower`.
+    """
+    return open_clip_folder.read_tower(files)
 
 
 def untold(_config: ViTConfig) -> frozenset[str]:
     """As `engine.Format.untold`."""
-    return frozenset({"num_heads", "gelu"})
+    return frozenset({"num_heads", "gelu", "norm_eps", "pool", "norm_after_pool"})

@@ -13,6 +13,7 @@ from vitkit.converters.engine import Rule, same
 from vitkit.models.vit import SIZES
 
 __all__ = [
+    "WRAPPERS",
     "assumed_heads",
     "both",
     "fused",
@@ -21,13 +22,27 @@ __all__ = [
     "renamed",
 ]
 
+# What training code puts before every name: torch's wrappers, and the attribute a Lightning module keeps its model in.
+WRAPPERS = (r"^(?:(?:module|_orig_mod|model|net|network)\.)+", "")
 # (embed_dim, depth) -> heads, where their width is not 64. Read off config.json of google/siglip-so400m-patch14-384 and of
-# laion/CLIP-ViT-{g,bigG}-14-*; H: arXiv 2010.11929, table 1.
-ODD_HEADS = {(SIZES["H"][0], SIZES["H"][1]): SIZES["H"][3], (1152, 27): 16, (1408, 40): 16, (1664, 48): 16}
+# laion/CLIP-ViT-{g,bigG}-14-*; OpenCLIP's model_configs/ViT-e-14.json; H: arXiv 2010.11929, table 1.
+ODD_HEADS = {
+    (SIZES["H"][0], SIZES["H"][1]): SIZES["H"][3],
+    (1152, 27): 16,
+    (1408, 40): 16,
+    (1664, 48): 16,
+    (1792, 56): 16,
+}
+SIGLIP_GIANT = (1536, 40)  # with attention pooling; DINOv2's giant of this width and depth has heads of 64
 
 
-def assumed_heads(embed_dim: int, depth: int) -> int:
-    """The number of heads of the published size of this width and depth, else of heads of width 64: an assumption."""
+def assumed_heads(embed_dim: int, depth: int, map_pool: bool = False) -> int:
+    """The number of heads of the published size of this width and depth, else of heads of width 64: an assumption.
+
+    1 stands for "nothing tells", where the width is no multiple of 64.
+    """
+    if map_pool and (embed_dim, depth) == SIGLIP_GIANT:
+        return 16
     return ODD_HEADS.get((embed_dim, depth), embed_dim // 64 if embed_dim % 64 == 0 else 1)
 
 
@@ -68,9 +83,9 @@ def renamed(state: Mapping[str, Tensor], patterns: Sequence[tuple[str, str]]) ->
     return {new: state[name] for new, name in found.items()}
 
 
-def both(ours: str, theirs: str) -> list[Rule]:
-    """Weight and bias, stored alike."""
-    return [same(f"{ours}.{kind}", f"{theirs}.{kind}") for kind in ("weight", "bias")]
+def both(ours: str, theirs: str, bias: bool = True) -> list[Rule]:
+    """Weight and bias, stored alike; the weight alone where there is no bias."""
+    return [same(f"{ours}.{kind}", f"{theirs}.{kind}") for kind in ("weight", "bias")[: 1 + bias]]
 
 
 def fused(ours: str, theirs: Sequence[str], bias: bool) -> list[Rule]:

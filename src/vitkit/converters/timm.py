@@ -9,14 +9,17 @@ import dataclasses
 import math
 import re
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from vitkit.config import UserError
-from vitkit.converters.engine import Rule, same
+from vitkit.converters import open_clip_folder, timm_folder
+from vitkit.converters.engine import Rule, Told, same
 from vitkit.converters.fold import refuse_cls_mean, with_biases, write_out_positions
-from vitkit.converters.timm_folder import SIDECARS, read_sidecars, write_sidecars
+from vitkit.converters.tables import assumed_heads, both
+from vitkit.converters.timm_folder import write_sidecars
 from vitkit.converters.wrappers import unwrapped
 from vitkit.models.positions import square_grid
 from vitkit.models.vit import ViTConfig
@@ -40,19 +43,21 @@ __all__ = [
 
 NAME = "timm"
 FILE = "model.safetensors"
+SIDECARS = (timm_folder.SIDECAR, open_clip_folder.SIDECAR)  # the second where the model is a tower of OpenCLIP
 IGNORE = (
     r"mask_token",  # masked training only
     r"decoder_(embed|pos_embed|blocks|norm|pred)\b.*",  # MAE's decoder
-    r"head\.(mlp|last_layer)\..*",  # DINO's projection head
+    r"head\.(mlp|last_layer|\d+)\..*",  # DINO's and MoCo v3's projection heads
+    r"(momentum_encoder|predictor)\..*",  # MoCo v3's other parts
     # The rest of an OpenCLIP model whose image tower is timm's.
     r"(text|transformer|token_embedding|ln_final)\..*",
     r"positional_embedding|text_projection(\..*)?|logit_scale|logit_bias",
 )
-HEAD_DIM = 64  # of every published plain size but H; a file of these names does not tell
 LAYER_SCALE = 1e-5  # the initial value is not in a file, and no longer matters
 CLIP_EPS = 1e-5  # of every published model with a norm before the blocks
 PATCHES = "patch_embed.proj.weight"
 DINOV2 = re.compile(r"mask_token|register_tokens|blocks\.\d+\.(\d+\..*|mlp\.w12\.weight)")
+PROJECTION = "projection"  # marks what OpenCLIP has beside a timm tower
 # What other architectures of these names have, and the plain ViT has not.
 FOREIGN = {
     r"blocks\.\d+\.attn\.[qk]_norm\..*": "normalised queries and keys",
@@ -62,13 +67,13 @@ FOREIGN = {
     r"blocks\.\d+\.attn\.(lambda.*|sub_norm\..*)": "differential attention",
     r"blocks\.\d+\.mlp\.(fc1_[gx]|fc3|w1|w2|w3|w12)\..*": "another gated MLP",
     r".*(rope|freqs|periods).*|storage_tokens": "rotary positions",
+    rf"\({PROJECTION}\) .*": "another projection than a linear one",
     r"patch_embed\.(norm|backbone\.(conv1|bn1|layer1|0|1))\b.*": "another patch embedding",
 }
 # Published models of other architectures whose names and shapes are a plain model's, by what they are. (Files of timm's
 # vit_*_rope_ape_224 are DeiT III's in every name and shape: there only a folder's config.json tells.)
 SIZES_OF_RPN = {(768, 12)}
 SIZES_OF_PE = {(192, 12), (384, 12), (768, 12), (1024, 24), (1536, 50)}
-PROJECTION = "(outside) visual.head.proj.weight"
 ROOT, STAGES = "patch_embed.backbone.conv.weight", "patch_embed.backbone.stem.conv.weight"
 UNIT = r"patch_embed\.backbone\.stages\.(\d+)\.blocks\.(\d+)\."
 
@@ -88,11 +93,16 @@ def looks_like_dinov2(names: Iterable[str]) -> bool:
 
 
 def _plain(names: Iterable[str]) -> dict[str, str] | None:
-    """Names to names without their wrapper. OpenCLIP keeps the projection of a timm tower beside it: timm's head."""
+    """Names to names without their wrapper. OpenCLIP keeps the projection of a timm tower beside its trunk: timm's head."""
     plain = unwrapped(names, PATCHES, IGNORE)
-    if plain is None or "head.weight" in plain.values():
+    trunk = next((name.removesuffix(PATCHES) for name, new in (plain or {}).items() if new == PATCHES), "")
+    if plain is None or not trunk.endswith("trunk."):
         return plain
-    return {name: "head.weight" if new == PROJECTION else new for name, new in plain.items()}
+    head = trunk.removesuffix("trunk.") + "head."
+    beside = {name: f"({PROJECTION}) head.{name.removeprefix(head)}" for name in plain if name.startswith(head)}
+    if "head.weight" not in plain.values():
+        beside |= {name: f"head.{kind}" for kind in ("weight", "bias") if (name := f"{head}proj.{kind}") in plain}
+    return plain | beside
 
 
 def normalise(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -108,7 +118,7 @@ def normalise(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
             if 3 * side * side == tensor.shape[1]:
                 tensor = tensor.reshape(-1, 3, side, side)
         found[new] = tensor
-    if "head.weight" in found and any(name.endswith("visual.head.proj.weight") for name in state):
+    if "head.weight" in found and "head.bias" not in found and any(name.endswith("head.proj.weight") for name in plain):
         found["head.bias"] = found["head.weight"].new_zeros(found["head.weight"].shape[0])  # as timm reads it
     return found
 
@@ -132,7 +142,7 @@ def refuse(state: Mapping[str, Tensor], where: str) -> None:
 
 
 def config(state: Mapping[str, Tensor], source_image_size: tuple[int, int] | None) -> ViTConfig:
-    """Read the configuration off names and shapes. The number of heads is embed_dim / 64, an assumption of the caller's.
+    """Read the configuration off names and shapes. The number of heads is assumed.
 
     Raises:
         UserError: the tensors are of another architecture, named; or the patch grid is not a square and
@@ -174,10 +184,11 @@ def plain_config(state: Mapping[str, Tensor], source_image_size: tuple[int, int]
         prefix_positions = "none" if prefix_tokens and rows == h * w else "all"
     hidden, mlp_dim = state["blocks.0.mlp.fc1.weight"].shape[0], state["blocks.0.mlp.fc2.weight"].shape[1]
     after = "fc_norm.weight" in state
+    depth = len({name.split(".")[1] for name in state if name.startswith("blocks.")})
     return ViTConfig(
         embed_dim=embed_dim,
-        depth=len({name.split(".")[1] for name in state if name.startswith("blocks.")}),
-        num_heads=embed_dim // HEAD_DIM if embed_dim % HEAD_DIM == 0 else 1,
+        depth=depth,
+        num_heads=assumed_heads(embed_dim, depth, mapped),
         mlp_dim=mlp_dim,
         patch_size=(patch_h, patch_w),
         image_size=source_image_size,
@@ -250,7 +261,7 @@ def rules(config: ViTConfig) -> tuple[Rule, ...]:
     """The table of a configuration."""
     table = [same("patch_embed.weight", PATCHES), same("pos_embed", "pos_embed")]
     last = "fc_norm" if config.norm_after_pool else "norm"
-    table += _both("norm", last)
+    table += both("norm", last)
     if config.patch_bias:
         table.append(same("patch_embed.bias", "patch_embed.proj.bias"))
     if config.cls_token:
@@ -258,48 +269,54 @@ def rules(config: ViTConfig) -> tuple[Rule, ...]:
     if config.registers and not (config.distilled and config.registers > 1):
         table.append(same("registers", "dist_token" if config.distilled else "reg_token"))
     if config.pre_norm:
-        table += _both("norm_pre", "norm_pre")
+        table += both("norm_pre", "norm_pre")
     if config.stem is not None:
         table += _stem_rules(config.stem)
     for layer in range(config.depth):
         block = f"blocks.{layer}"
         for part in ("norm1", "attn.proj", "norm2", "mlp.fc1", "mlp.fc2"):
-            table += _both(f"{block}.{part}", f"{block}.{part}")
-        table += _both(f"{block}.attn.qkv", f"{block}.attn.qkv", config.qkv_bias)
+            table += both(f"{block}.{part}", f"{block}.{part}")
+        table += both(f"{block}.attn.qkv", f"{block}.attn.qkv", config.qkv_bias)
         if config.layer_scale is not None:
             table += [same(f"{block}.layer_scale{n}", f"{block}.ls{n}.gamma") for n in (1, 2)]
     if config.pool == "map":
         table.append(same("map_pool.probe", "attn_pool.latent"))
         # timm's pooling has a plain MLP also where the blocks' is gated
         parts = ("q", "kv", "proj", "norm", *(("mlp.fc1", "mlp.fc2") if config.mlp == "gelu" else ()))
-        table += [rule for part in parts for rule in _both(f"map_pool.{part}", f"attn_pool.{part}")]
+        table += [rule for part in parts for rule in both(f"map_pool.{part}", f"attn_pool.{part}")]
     if config.representation_size:
-        table += _both("pre_logits", "pre_logits.fc")
+        table += both("pre_logits", "pre_logits.fc")
     if config.num_classes:
         for head in ("head", "head_dist") if config.distilled else ("head",):
-            table += _both(head, head, config.head_bias)
+            table += both(head, head, config.head_bias)
     return tuple(table)
-
-
-def _both(ours: str, theirs: str, bias: bool = True) -> list[Rule]:
-    return [same(f"{ours}.{kind}", f"{theirs}.{kind}") for kind in (("weight", "bias") if bias else ("weight",))]
 
 
 def _stem_rules(units: tuple[int, ...]) -> list[Rule]:
     """timm keeps a ResNet of the root alone under other names than one with stages."""
     backbone = "patch_embed.backbone"
     root = f"{backbone}.stem" if units else backbone
-    table = [same("stem.conv_root.weight", f"{root}.conv.weight"), *_both("stem.gn_root", f"{root}.norm")]
+    table = [same("stem.conv_root.weight", f"{root}.conv.weight"), *both("stem.gn_root", f"{root}.norm")]
     for stage, count in enumerate(units):
         for unit in range(count):
             ours, theirs = f"stem.stages.{stage}.{unit}", f"{backbone}.stages.{stage}.blocks.{unit}"
             for n in (1, 2, 3):
                 table.append(same(f"{ours}.conv{n}.weight", f"{theirs}.conv{n}.weight"))
-                table += _both(f"{ours}.gn{n}", f"{theirs}.norm{n}")
+                table += both(f"{ours}.gn{n}", f"{theirs}.norm{n}")
             if not unit:  # the first unit of a stage changes width or size
                 table.append(same(f"{ours}.conv_proj.weight", f"{theirs}.downsample.conv.weight"))
-                table += _both(f"{ours}.gn_proj", f"{theirs}.downsample.norm")
+                table += both(f"{ours}.gn_proj", f"{theirs}.downsample.norm")
     return table
+
+
+def read_sidecars(files: Mapping[str, Any]) -> Told:
+    """As `engine.Folder.read_sidecars`: what timm's own file tells, else OpenCLIP's.
+
+    Raises:
+        UserError: as `timm_folder.read_sidecars` and `open_clip_folder.read_trunk`.
+    """
+    own = timm_folder.read_sidecars(files)
+    return own if own.model else open_clip_folder.read_trunk(files)
 
 
 def untold(config: ViTConfig) -> frozenset[str]:

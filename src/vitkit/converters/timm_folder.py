@@ -17,9 +17,9 @@ from vitkit.data.pixels import Preprocess
 from vitkit.models.hybrid import stem_grid
 from vitkit.models.vit import ViTConfig
 
-__all__ = ["SIDECARS", "read_sidecars", "write_sidecars"]
+__all__ = ["POOLS", "SIDECAR", "architecture_fields", "read_sidecars", "write_sidecars"]
 
-SIDECARS = ("config.json",)
+SIDECAR = "config.json"
 # Heads of the sizes that timm's names know; tensors do not tell them.
 HEADS = {
     "tiny": 3, "xsmall": 4, "wee": 4, "little": 5, "small": 6, "medium": 8, "mediumd": 8, "betwixt": 10, "base": 12,
@@ -89,7 +89,7 @@ def read_sidecars(files: Mapping[str, Any]) -> Told:
 
 def _read(found: Mapping[str, Any], data: Mapping[str, Any], args: Mapping[str, Any]) -> Told:
     """Of the whole file, its pretrained_cfg (in old files both are one) and model_args."""
-    model = _architecture(str(found["architecture"])) | _arguments(args, found.get("global_pool"))
+    model = architecture_fields(str(found["architecture"])) | _arguments(args, found.get("global_pool"))
     if data.get("label_offset"):
         raise UserError("timm's config.json: label_offset drops rows of the head; not supported.")
     size = args.get("img_size") or (data.get("input_size", INPUT_SIZE)[1:] if data.get("fixed_input_size") else None)
@@ -98,7 +98,12 @@ def _read(found: Mapping[str, Any], data: Mapping[str, Any], args: Mapping[str, 
     return Told(model, _preprocess(data), _classes(found, data))
 
 
-def _architecture(name: str) -> dict[str, Any]:
+def architecture_fields(name: str) -> dict[str, Any]:
+    """Heads, GELU and epsilon of an architecture of timm.
+
+    Raises:
+        UserError: not that of a plain Vision Transformer.
+    """
     match = PLAIN.fullmatch(name)
     if match is None:
         hint = (

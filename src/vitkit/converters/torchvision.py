@@ -12,7 +12,7 @@ from torch import Tensor
 
 from vitkit.converters.engine import Rule, same
 from vitkit.converters.fold import canonical, refuse_cls_mean, with_biases, with_prefix_positions
-from vitkit.converters.tables import assumed_heads, both, new_name, patch_kernel, renamed
+from vitkit.converters.tables import WRAPPERS, assumed_heads, both, new_name, patch_kernel, renamed
 from vitkit.models.positions import square_grid
 from vitkit.models.vit import ViTConfig
 
@@ -22,7 +22,7 @@ NAME = "torchvision"
 FILE = "model.pth"
 IGNORE: tuple[str, ...] = ()
 LAYER = "encoder.layers.encoder_layer_"
-OLDER = ((r"\.mlp\.linear_1\.", ".mlp.0."), (r"\.mlp\.linear_2\.", ".mlp.3."))
+OLDER = (WRAPPERS, (r"\.mlp\.linear_1\.", ".mlp.0."), (r"\.mlp\.linear_2\.", ".mlp.3."))
 
 
 def matches(names: frozenset[str]) -> bool:

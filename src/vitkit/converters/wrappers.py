@@ -7,8 +7,11 @@ from collections.abc import Iterable, Sequence
 
 __all__ = ["unwrapped"]
 
-# OpenCLIP calls an image tower that is a timm model "visual.trunk"; DINO's teacher is a "backbone".
-WRAPPER = re.compile(r"(?:(?:module|_orig_mod|model|backbone|encoder|timm_model|visual(?:\.trunk)?)\.)*")
+# OpenCLIP calls an image tower that is a timm model "visual.trunk"; DINO's teacher is a "backbone", MoCo v3's encoder the
+# "base_encoder". The rest are names that training code gives: torch's own wrappers, Lightning modules.
+WRAPPER = re.compile(
+    r"(?:(?:module|_orig_mod|model|net|network|vit|backbone|encoder|base_encoder|teacher|timm_model|visual|trunk)\.)*"
+)
 
 
 def unwrapped(names: Iterable[str], anchor: str, ignore: Sequence[str]) -> dict[str, str] | None:

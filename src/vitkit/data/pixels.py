@@ -19,7 +19,12 @@ from vitkit.data.containers import ImageSource
 from vitkit.data.decode import MAX_PIXELS, ImageError, full_size, open_rgb, upright_rgb
 
 __all__ = [
+    "CLIP_MEAN",
+    "CLIP_STD",
     "FITS",
+    "HALF",
+    "IMAGENET_MEAN",
+    "IMAGENET_STD",
     "IMAGE_SUFFIXES",
     "MAX_PIXELS",
     "Bands",
@@ -51,6 +56,10 @@ IMAGE_SUFFIXES = frozenset(
         *("png", "pnm", "ppm", "tga", "tif", "tiff", "webp"),
     )
 )
+# Of RGB, as published Vision Transformers were trained.
+HALF = (0.5, 0.5, 0.5)
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 MOST_SIDE = 65_536  # pixels of a model's images; more is a mistake
 MAX_COVER = 16  # a covering resize may be this many times what the crop is cut from
 

@@ -12,7 +12,7 @@ import torch
 from vitkit.bundle import Bundle
 from vitkit.config import UserError
 from vitkit.console import Console
-from vitkit.data.pixels import Preprocess
+from vitkit.data.pixels import CLIP_MEAN, CLIP_STD, HALF, IMAGENET_MEAN, IMAGENET_STD, Preprocess
 from vitkit.models.vit import VisionTransformer, ViTConfig
 from vitkit.zoo.load import PREPROCESS_FIELDS, open_model
 from vitkit.zoo.peers import Compared, NotComparedError, compare_with_peer
@@ -21,12 +21,8 @@ from vitkit.zoo.reference import REFERENCES, Reference, pattern
 
 __all__ = ["Verified", "verify"]
 
-# (mean, std) that published Vision Transformers were trained with; others are possible, and worth a second look
-USUAL = {
-    "[-1, 1]": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
-    "ImageNet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
-    "CLIP": ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)),
-}
+# What published Vision Transformers were trained with; others are possible, and worth a second look.
+USUAL = {"[-1, 1]": (HALF, HALF), "ImageNet": (IMAGENET_MEAN, IMAGENET_STD), "CLIP": (CLIP_MEAN, CLIP_STD)}
 TOLERANCE = 1e-4  # of the outputs' scale, to an independent implementation
 
 

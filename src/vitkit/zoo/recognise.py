@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -33,7 +33,7 @@ __all__ = ["Recognised", "file_sha256", "recognise", "weights_in"]
 
 ADAPTED = ("image_size", "patch_size", "in_channels")  # what a user says of these changes the model after it was read
 NAMES = "the tensors' names and shapes"
-HEAD_DIM = 64  # width of a head in nearly all published sizes; assumed, and said, where nothing tells
+HEAD_DIM = 64  # the width of a head in nearly all published sizes
 GENERIC = ("model", "pytorch_model", "open_clip_model", "open_clip_pytorch_model")  # file stems that name no checkpoint
 
 
@@ -163,9 +163,10 @@ def recognise(
     size = source_image_size or fields.pop("image_size", None)
     config = _guarded(format_, path, lambda: _at_its_size(format_, header, size, (overrides or {}).get("image_size")))
     untold = sorted(format_.untold(config) - set(fields) - set(said))
-    if "num_heads" in untold and config.embed_dim % HEAD_DIM:
+    if "num_heads" in untold and config.num_heads == 1 and config.embed_dim != HEAD_DIM:
         raise UserError(
-            f"{path}: the number of heads is not in the file and {config.embed_dim} / {HEAD_DIM} is not whole: say num_heads=..."
+            f"{path}: the number of heads is not in the file, and heads of {HEAD_DIM} do not fill the width "
+            f"{config.embed_dim}: say num_heads=..."
         )
     config = override(config, {**{k: v for k, v in fields.items() if k != "image_size"}, **said}, str(path))
     _guarded(format_, path, lambda: _check(format_, header, config, str(path)))
@@ -190,7 +191,7 @@ def recognise(
         row=row,
         source=_origin(path, sidecar, row),
         licence=who.licence if who else "unknown",
-        assumed=tuple(_assumption(name, config) for name in untold),
+        assumed=_assumed(untold, config),
         sidecar=sidecar,
     )
 
@@ -241,10 +242,12 @@ def _origin(path: Path, sidecar: Sidecar | None, row: Checkpoint | None) -> str:
     return f"{path.resolve().parent.name}/{path.name}" if path.name.split(".")[0] in GENERIC else path.name
 
 
-def _assumption(field: str, config: ViTConfig) -> str:
-    if field == "num_heads":
-        return f"assumed {config.num_heads} heads of width {HEAD_DIM}: the file does not tell"
-    return f"assumed {field} {getattr(config, field)}: the file does not tell"
+def _assumed(untold: Sequence[str], config: ViTConfig) -> tuple[str, ...]:
+    """What to say of the fields that nothing told."""
+    shown = {field: f"{field} {getattr(config, field)}" for field in untold}
+    if "num_heads" in shown:
+        shown["num_heads"] = f"{config.num_heads} heads of width {config.embed_dim // config.num_heads}"
+    return (f"assumed {', '.join(shown.values())}: the file does not tell",) if shown else ()
 
 
 def _check(format_: ModuleType, header: Mapping[str, Tensor], config: ViTConfig, where: str) -> None:

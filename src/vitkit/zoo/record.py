@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import PurePosixPath
 from urllib.parse import urlsplit
 
-from vitkit.data.pixels import Preprocess
+from vitkit.data.pixels import CLIP_MEAN, CLIP_STD, HALF, IMAGENET_MEAN, IMAGENET_STD, Preprocess
 from vitkit.models.hybrid import ROOT_CHANNELS
 from vitkit.models.vit import SIZES, ViTConfig
 
@@ -27,11 +27,6 @@ __all__ = [
     "sized",
 ]
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
-CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
-CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
-HALF = (0.5, 0.5, 0.5)
 STD_OF = {IMAGENET_MEAN: IMAGENET_STD, CLIP_MEAN: CLIP_STD, HALF: HALF}
 # Class sets by name. 21843: the released ImageNet-21k of 2011 with all its nodes.
 CLASS_COUNTS = {
