@@ -218,3 +218,11 @@ def test_what_the_format_cannot_hold_is_refused(changes: dict[str, object], foun
     config, state = google.prepare(model.config, model.state_dict())
     with pytest.raises(UserError, match=found):
         encode(state, google.rules(config))
+
+
+def test_files_are_written_with_the_numbering_of_the_released_ones() -> None:
+    config = golden_config(representation_size=12)
+    written = google.released(stored(config))
+    assert_equal(written, stored(config, pre_linen=True))
+    assert "Transformer/encoderblock_0/LayerNorm_0/scale" in written
+    assert_equal(google.normalise(written), stored(config))

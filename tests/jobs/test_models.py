@@ -34,6 +34,8 @@ def test_the_table_has_a_line_for_every_row_and_ends_with_their_number() -> None
     assert lines[0].split() == ["name", "model", "size", "params", "top-1", "licence", "here"]
     assert lines[-1] == f"{len(ROWS)} of {len(ROWS)} models, and every file of AugReg's 52,268 by its name."
     assert max(map(len, lines)) <= 120
+    assert printed("augreg")[-1].endswith("and every file of AugReg's 52,268 by its name.")
+    assert printed("torchvision")[-1] == f"{len(list_models('torchvision'))} of {len(ROWS)} models."
 
 
 def test_every_name_in_the_table_leads_to_its_row() -> None:
@@ -85,7 +87,7 @@ def test_one_row_in_full(capsys: pytest.CaptureFixture[str]) -> None:
         "Ti/16, 5,717,416 parameters, 12 blocks of width 192, 3 heads", "224 x 224 pixels", "1000 classes (imagenet1k)",
         "crop of the central 0.875, bicubic, mean (0.485, 0.456, 0.406)", "72.20 % on ImageNet-1k", "Apache-2.0",
         "https://dl.fbaipublicfiles.com/deit/deit_tiny_patch16_224-a1311bcf.pth", "sha256 begins with a1311bcf",
-        "timm, 152 tensors of the image model", "names and shapes of timm's own model", "no; it would be",
+        "timm, 152 tensors of the image model", "names and shapes of timm's own model", "no; by hand it would be",
     ):  # fmt: skip
         assert part in text, part
 

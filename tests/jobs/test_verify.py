@@ -11,9 +11,12 @@ from safetensors.torch import load_file, save_file
 
 from peers import peer
 from shared import shared_data
+from vitkit.bundle import Bundle
 from vitkit.config import UserError
 from vitkit.jobs.verify import verify
+from vitkit.models.vit import VisionTransformer, ViTConfig
 from vitkit.zoo.load import load_model
+from vitkit.zoo.write import write_checkpoint
 
 
 def test_a_bare_file_is_described_and_what_it_lacks_is_warned_of(
@@ -91,3 +94,33 @@ def test_a_changed_checkpoint_of_the_same_name_is_not_taken_for_the_known_file(t
     result = verify(path)
     assert result.checks["reference"] == "no reference outputs are known for this file"
     assert "(by its name and shapes)" in result.told_by["preprocess"]
+
+
+OWN = {  # target -> changes of a model that the layout's own library reads by its own code
+    "timm": {"position_rule": "bicubic_antialias"},
+    "google": {"gelu": "tanh"},
+    "big_vision": {"pool": "map", "cls_token": False, "gelu": "tanh", "num_classes": 0},
+    "huggingface": {"qkv_bias": False},
+    "torchvision": {"position_rule": "bicubic_align_corners"},
+}
+LIBRARY = {"huggingface": "transformers", "torchvision": "torchvision"}
+
+
+@pytest.mark.parametrize("target", OWN)
+def test_the_independent_library_reads_the_file_itself_where_it_can(target: str, tmp_path: Path) -> None:
+    peer(LIBRARY.get(target, "timm"))
+    if target == "huggingface":
+        peer("transformers").ViTForImageClassification  # noqa: B018  # its import needs torchvision
+    torch.manual_seed(0)
+    base = {"embed_dim": 64, "depth": 2, "num_heads": 1, "mlp_dim": 96, "patch_size": (8, 8), "image_size": (32, 32)}
+    config = ViTConfig(**{**base, "num_classes": 7, "norm_eps": 1e-6, "gelu": "erf", **OWN[target]})  # type: ignore[arg-type]
+    model = VisionTransformer(config)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(torch.randn_like(parameter) * 0.2)
+    write_checkpoint(Bundle(model=model.eval(), preprocess_record=None), tmp_path / "x", target)
+    (tmp_path / "x" / "vitkit.json").unlink()
+    result = verify(tmp_path / "x", overrides={} if target in ("timm", "huggingface") else {"gelu": config.gelu})
+    assert "which read the file by its own code: outputs differ by at most" in result.checks["self-test"]
+    resized = verify(tmp_path / "x", overrides={"image_size": 48})
+    assert "given the tensors that vitkit read" in resized.checks["self-test"]

@@ -48,7 +48,8 @@ class Told(NamedTuple):
 class Format(Protocol):
     """What a module ``converters/<format>.py`` offers. All but the tensors' values can be asked of meta tensors.
 
-    A module whose library keeps JSON files beside the weights also offers what `Folder` lists.
+    A module whose library keeps JSON files beside the weights also offers what `Folder` lists. One whose published files have
+    other names than the normalised ones offers ``released(state)``, the state with the names to write.
     """
 
     NAME: str  # unique; what people call it

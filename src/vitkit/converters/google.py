@@ -16,12 +16,17 @@ from vitkit.models.hybrid import stem_stride
 from vitkit.models.positions import square_grid
 from vitkit.models.vit import ViTConfig
 
-__all__ = ["FILE", "IGNORE", "NAME", "config", "matches", "normalise", "prepare", "rules", "untold"]
+__all__ = ["FILE", "IGNORE", "NAME", "config", "matches", "normalise", "prepare", "released", "rules", "untold"]
 
 NAME = "google"
 FILE = "model.npz"
 IGNORE: tuple[str, ...] = flax.IGNORE
 UNIT = re.compile(r"block(\d{1,3})/unit(\d{1,3})/")
+RELEASED = {  # Linen's numbering -> that of the released files, which count a block's modules of all classes together
+    "MultiHeadDotProductAttention_0": "MultiHeadDotProductAttention_1",
+    "LayerNorm_1": "LayerNorm_2",
+    "MlpBlock_0": "MlpBlock_3",
+}
 GROUP_NORM = re.compile(r"(.*/)?gn(\d+|_root|_proj)/(scale|bias)")
 
 
@@ -128,3 +133,8 @@ def _stem_rules(stem: tuple[int, ...]) -> list[Rule]:
 def untold(_config: ViTConfig) -> frozenset[str]:
     """As `engine.Format.untold`."""
     return frozenset()
+
+
+def released(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The names to write: the official code reads either numbering, timm's and transformers' readers this one alone."""
+    return {"/".join(RELEASED.get(part, part) for part in name.split("/")): tensor for name, tensor in state.items()}

@@ -17,6 +17,7 @@ from vitkit.zoo.rows import ROWS, Checkpoint, find_row, manifest, select, sugges
 __all__ = ["describe", "list_models", "show_model"]
 
 LONG = 60
+AUGREG = "augreg/"  # before the names of the files listed
 INDEX = "and every file of AugReg's 52,268 by its name"
 # What the tests compare a format's rows with; the same code's outputs are compared in tests/converters.
 PROVED = {
@@ -44,12 +45,13 @@ def list_models(text: str = "", *, console: Console | None = None) -> tuple[Chec
     if not rows:
         raise UserError(
             f"no model of the {len(ROWS)} known has {text!r} in its name, architecture, size, licence or training data."
-            f"{suggest(text)}"
+            f"{suggest(text)} vit models without a word lists all."
         )
     if console is not None:
         for line in _table(rows):
             console.say(line)
-        console.say(f"{len(rows)} of {len(ROWS)} models, {INDEX}.")
+        more = f", {INDEX}" if any(row.name.startswith(AUGREG) for row in rows) else ""
+        console.say(f"{len(rows)} of {len(ROWS)} models{more}.")
     return rows
 
 
@@ -149,7 +151,7 @@ def _lines(row: Checkpoint, facts: dict[str, Any]) -> list[str]:
         "source": row.source,
         "file": row.address,
         "checksum": row.digest.replace(":", " begins with ") or "none published",
-        "here": facts["cached"] or f"no; it would be {facts['place']}" if row.url else facts["cached"] or "no",
+        "here": facts["cached"] or f"no; by hand it would be {facts['place']}",
         "format": f"{row.format}, {facts['tensors']} tensors of the image model",
         "compared with": facts["proved"],
         "note": row.note,

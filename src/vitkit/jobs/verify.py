@@ -178,9 +178,10 @@ def _compare(bundle: Bundle, found: Recognised | None) -> tuple[dict[str, str], 
     except NotComparedError as reason:
         checks["self-test"] = f"not compared with an independent implementation: {reason}"
         return checks, failures
+    reading = "which read the file by its own code" if compared.own_reading else "given the tensors that vitkit read"
     checks["self-test"] = (
-        f"{compared.library}'s {compared.model}: outputs differ by at most {compared.difference:.2g} of {compared.scale:.3g}"
-        + (", under the same assumptions" if found and found.assumed else "")
+        f"{compared.library}'s {compared.model}, {reading}: outputs differ by at most {compared.difference:.2g} of "
+        f"{compared.scale:.3g}" + (", under the same assumptions" if found and found.assumed else "")
     )
     if not _agrees(compared):
         failures.append(f"{compared.library} computes something else (difference {compared.difference:.2g})")

@@ -13,7 +13,7 @@ from vitkit.config import UserError
 from vitkit.console import Console
 from vitkit.data.cache import cache_folder
 from vitkit.zoo.download import Expected, download, is_whole, record_of, size_text, verify
-from vitkit.zoo.hub import from_cache, from_hub
+from vitkit.zoo.hub import SIDECARS, from_cache, from_hub
 from vitkit.zoo.record import Checkpoint
 
 __all__ = ["cached", "fetch", "is_offline", "place"]
@@ -67,8 +67,9 @@ def fetch(row: Checkpoint, *, offline: bool = False, quiet: bool = False) -> Pat
             return from_hub(row.repo, row.files, say, terms, quiet)
         return _from_address(row, target, say, terms, quiet)
     except UserError as error:
+        beside = f" (and beside it, where the repository has them, {', '.join(SIDECARS)})" if row.repo else ""
         raise UserError(
-            f"cannot have {row.name}: {error} By hand: put {row.address} at {target}, "
+            f"cannot have {row.name}: {error} By hand: put {row.address} at {target}{beside}, "
             "or give the path of a copy in place of the name."
         ) from None
 

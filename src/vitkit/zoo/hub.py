@@ -16,7 +16,11 @@ from vitkit.zoo.download import size_text
 
 __all__ = ["SIDECARS", "from_cache", "from_hub"]
 
-SIDECARS = ("config.json", "preprocessor_config.json")  # what the weights' library keeps beside them
+SIDECARS = (
+    "config.json",
+    "preprocessor_config.json",
+    "open_clip_config.json",
+)  # what the weights' library keeps beside them
 
 
 def _cache() -> Path:

@@ -1,11 +1,13 @@
 """Comparison with an independent implementation of the same model, where its library is installed.
 
-The product needs none of these libraries. Each gets the weights by its own strict loader: the file's own tensors where the
-file is in the library's layout, else what our converter writes.
+The product needs none of these libraries. Each reads the file itself where it has code for its layout and the model runs at the
+size it is stored for; else it gets, by its own strict loader, what our converter writes, which proves the model but not the
+reading.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import tempfile
 import warnings
@@ -40,6 +42,7 @@ class Compared:
     model: str
     difference: float  # max |difference|
     scale: float  # max |output|
+    own_reading: bool  # the library read the file by its own code
 
 
 def compare_with_peer(bundle: Bundle, found: Recognised | None) -> Compared:
@@ -53,12 +56,12 @@ def compare_with_peer(bundle: Bundle, found: Recognised | None) -> Compared:
     config = bundle.config
     images = torch.randn(2, config.in_channels, *config.image_size, generator=torch.Generator().manual_seed(0))
     try:
-        library, model, theirs = run(bundle, found)
+        library, model, theirs, own_reading = run(bundle, found)
     except UserError as error:
         raise NotComparedError(str(error)) from None
     with torch.inference_mode():
         ours, other = bundle.model(images), theirs(images)
-    return Compared(library, model, (ours - other).abs().max().item(), ours.abs().max().item())
+    return Compared(library, model, (ours - other).abs().max().item(), ours.abs().max().item(), own_reading)
 
 
 def _import(name: str) -> ModuleType:
@@ -73,7 +76,13 @@ def _import(name: str) -> ModuleType:
         raise NotComparedError(f"{name} is installed but cannot be imported ({error})") from None
 
 
-Peer = tuple[str, str, Callable[[Tensor], Tensor]]
+# library, model, what it computes, whether it read the file itself
+Peer = tuple[str, str, Callable[[Tensor], Tensor], bool]
+
+
+def _as_stored(bundle: Bundle, found: Recognised | None) -> bool:
+    """Is the model that of the file, neither resized nor told otherwise?"""
+    return found is not None and found.config == dataclasses.replace(bundle.config, head_bias=found.config.head_bias)
 
 
 def _timm(bundle: Bundle, found: Recognised | None) -> Peer:
@@ -84,13 +93,29 @@ def _timm(bundle: Bundle, found: Recognised | None) -> Peer:
     model = library.create_model(
         told["architecture"], pretrained=False, num_classes=config.num_classes, **told["model_args"]
     )
-    state = encode(state, timm.rules(config))
-    if found is not None and found.format.NAME == "timm" and not found.ignored:
-        state = found.file.read()
-        if set(state) != set(model.state_dict()):  # an older spelling, or wrapped
-            state = found.format.normalise(state)
-    model.load_state_dict(state, strict=True)
-    return f"timm {library.__version__}", told["architecture"], model.eval()
+    model.eval()
+    own_reading = found is not None and _as_stored(bundle, found) and _read_by_timm(model, found)
+    if not own_reading:
+        model.load_state_dict(encode(state, timm.rules(config)), strict=True)
+    return f"timm {library.__version__}", told["architecture"], model, own_reading
+
+
+def _read_by_timm(model: Any, found: Recognised) -> bool:
+    """Let timm read the file by its own code; False where it has none for all of the model's tensors."""
+    if any(name.endswith("head.proj.bias") for name in found.file.header):
+        return False  # of OpenCLIP; timm leaves it out without a word
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.fill_(torch.nan)
+    try:
+        if found.file.path.suffix == ".npz":
+            model.load_pretrained(str(found.file.path))
+        else:
+            adapt = _import("timm.models.vision_transformer").checkpoint_filter_fn
+            model.load_state_dict(adapt(found.file.read(), model), strict=True)
+    except (RuntimeError, KeyError, AssertionError, AttributeError, TypeError, ValueError, IndexError):
+        return False
+    return all(bool(parameter.isfinite().all()) for parameter in model.parameters())
 
 
 def _torchvision(bundle: Bundle, found: Recognised | None) -> Peer:
@@ -101,11 +126,16 @@ def _torchvision(bundle: Bundle, found: Recognised | None) -> Peer:
         c.image_size[0], c.patch_size[0], c.depth, c.num_heads, c.embed_dim, c.mlp_dim,
         num_classes=c.num_classes, representation_size=c.representation_size or None,
     )  # fmt: skip
-    model.load_state_dict(encode(dict(bundle.model.state_dict()), torchvision.rules(c)), strict=True)
-    return f"torchvision {_import('torchvision').__version__}", "VisionTransformer", model.eval()
+    own_reading = True
+    try:
+        model.load_state_dict(found.file.read() if _as_stored(bundle, found) else {}, strict=True)
+    except RuntimeError:
+        own_reading = False
+        model.load_state_dict(encode(dict(bundle.model.state_dict()), torchvision.rules(c)), strict=True)
+    return f"torchvision {_import('torchvision').__version__}", "VisionTransformer", model.eval(), own_reading
 
 
-def _hugging_face(bundle: Bundle, _found: Recognised | None) -> Peer:
+def _hugging_face(bundle: Bundle, found: Recognised | None) -> Peer:
     library = _import("transformers")
     library.logging.set_verbosity_error()  # it would print its own lines between ours
     library.logging.disable_progress_bar()
@@ -116,8 +146,11 @@ def _hugging_face(bundle: Bundle, _found: Recognised | None) -> Peer:
             class_ = getattr(library, name)  # imports the model's module, and with it torchvision
         except (ImportError, RuntimeError, AttributeError) as error:
             raise NotComparedError(f"transformers is installed, but its {name} cannot be imported ({error})") from None
-        model, loading = class_.from_pretrained(folder, local_files_only=True, output_loading_info=True)
-    wrong = sorted(str(key) for kind in ("missing_keys", "unexpected_keys", "mismatched_keys") for key in loading[kind])
+        own_reading = found is not None and _as_stored(bundle, found) and _is_their_folder(found)
+        model, wrong = _from_pretrained(class_, found.file.path.parent if found and own_reading else Path(folder))
+        if own_reading and wrong:
+            own_reading = False
+            model, wrong = _from_pretrained(class_, Path(folder))
     if wrong:
         raise NotComparedError(f"transformers' {name} did not take all tensors: {', '.join(wrong[:3])}")
     config = bundle.config
@@ -130,4 +163,21 @@ def _hugging_face(bundle: Bundle, _found: Recognised | None) -> Peer:
             return outputs.pooler_output
         return outputs.last_hidden_state[:, 0]
 
-    return f"transformers {library.__version__}", name, run
+    return f"transformers {library.__version__}", name, run, own_reading
+
+
+def _is_their_folder(found: Recognised) -> bool:
+    """Is the file one that transformers would read here, of safe content and with its config.json?"""
+    there = found.file.path.name in ("model.safetensors", "model.safetensors.index.json")
+    return there and found.sidecar is None and (found.file.path.parent / "config.json").is_file()
+
+
+def _from_pretrained(class_: Any, folder: Path) -> tuple[Any, list[str]]:
+    """(model in float32, tensors of it that the folder does not have)."""
+    try:
+        model, loading = class_.from_pretrained(
+            folder, local_files_only=True, use_safetensors=True, output_loading_info=True, dtype=torch.float32
+        )
+    except (RuntimeError, ValueError, KeyError, TypeError, AttributeError, OSError) as error:
+        return None, [str(error)]
+    return model, sorted(str(key) for kind in ("missing_keys", "mismatched_keys") for key in loading[kind])

@@ -111,8 +111,8 @@ class Checkpoint:
 
     @property
     def address(self) -> str:
-        """Where a person finds the file."""
-        return self.url or f"https://huggingface.co/{self.repo}/blob/main/{self.files[0]}"
+        """Where the file is had."""
+        return self.url or f"https://huggingface.co/{self.repo}/resolve/main/{self.files[0]}"
 
     @property
     def file(self) -> str:

@@ -83,6 +83,7 @@ def write_checkpoint(bundle: Bundle, destination: Path, target: str) -> Written:
     own = {name: tensor.detach().cpu() for name, tensor in bundle.model.state_dict().items()}
     config, state = format_.prepare(bundle.config, own)
     tensors = encode(state, format_.rules(config))
+    tensors = format_.released(tensors) if hasattr(format_, "released") else tensors
     different = differences(format_, config, tensors)
     if destination.suffix.lower() in SUFFIXES:
         return _bare(bundle, destination, format_, tensors, different)
