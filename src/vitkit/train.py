@@ -171,7 +171,7 @@ def _backward(model: nn.Module, config: TrainConfig, objective: Objective, batch
     device = next(model.parameters()).device
     total = 0.0
     for start_ in range(0, len(batch.labels), config.microbatch_size):
-        part = Batch(*(t[start_ : start_ + config.microbatch_size].to(device) for t in batch))
+        part = batch.part(start_, start_ + config.microbatch_size, device)
         with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
             loss = objective.loss(model, part)
         loss = loss * (len(part.labels) / len(batch.labels))
@@ -225,7 +225,7 @@ def measure(
         return tensor
 
     own = {parameter.untyped_storage().data_ptr() for parameter in state.model.parameters()}
-    few = Batch(*(t[: min(2, len(batch.labels))] for t in batch))
+    few = batch.part(0, min(2, len(batch.labels)), batch.images.device)
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         step_once(state, config, objective, few)
     activations = sum(size for pointer, size in kept.items() if pointer not in own) // len(few.labels)
@@ -240,7 +240,7 @@ def measure(
             f"training needs about {(fixed + 2 * activations) / 2**30:.1f} GiB for one image at a time, "
             f"{memory_bytes / 2**30:.1f} GiB are at hand. Use a smaller model, a smaller --image-size, or --train head."
         )
-    few = Batch(*(t[:micro] for t in batch))
+    few = batch.part(0, micro, batch.images.device)
     step_once(state, config, objective, few)  # warm up at the size that is timed
     begin = time.perf_counter()
     step_once(state, config, objective, few)

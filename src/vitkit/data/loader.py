@@ -34,7 +34,12 @@ class Batch(NamedTuple):
     """One step's examples."""
 
     images: Tensor  # (B, C, H, W) float32, preprocessed
-    labels: Tensor  # (B,) int64; in multi-label data (B, O) float32, 1 for each class of the image
+    labels: Tensor  # (B,) int64; (B, O) float32 in multi-label data, 1 for each class of the image, and of mixed images
+    places: Tensor | None = None  # (B,) int64, each example's place in the run's stream of examples
+
+    def part(self, start: int, stop: int, device: torch.device) -> Batch:
+        """Some of the examples, on a device."""
+        return Batch(*(None if field is None else field[start:stop].to(device) for field in self))  # type: ignore[arg-type]
 
 
 def to_tensor(pixels: np.ndarray) -> Tensor:
@@ -151,8 +156,9 @@ def training_batches(
             collate_fn=_collate,
             prefetch_factor=4 if workers else None,
         )
-    for views in loader:
+    for step, views in zip(steps, loader, strict=True):
         if broken := [view.error for view in views if view.error]:
             raise UserError(f"an image that could be read before training cannot be read now: {broken[0]}")
         pixels = normalise(np.stack([view.pixels for view in views]), record)
-        yield Batch(to_tensor(pixels), torch.from_numpy(targets(views, outputs)))
+        places = torch.arange(step * batch_size, (step + 1) * batch_size)
+        yield Batch(to_tensor(pixels), torch.from_numpy(targets(views, outputs)), places)

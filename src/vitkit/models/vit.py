@@ -432,7 +432,14 @@ class VisionTransformer(nn.Module):
             return x, x
         if self.head_dist is None:
             return self.head(x), x
-        return (self.head(x) + self.head_dist(self._pool(features, token=1))) / 2, x
+        own, taught = self.both_heads(features)
+        return (own + taught) / 2, x
+
+    def both_heads(self, features: Features) -> tuple[Tensor, Tensor]:
+        """Logits (B, O) of a distilled model's head and of its second one, that learns from a teacher."""
+        assert self.head is not None
+        assert self.head_dist is not None
+        return self.head(self.represent(features)), self.head_dist(self._pool(features, token=1))
 
     def init_weights(self, seed: int, head_bias: float = 0.0) -> None:
         """Initialise every parameter as the reference does, with a zero head of bias ``head_bias``."""
