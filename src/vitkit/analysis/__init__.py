@@ -1,0 +1,1 @@
+"""What a Vision Transformer costs and what it does."""
