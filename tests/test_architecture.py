@@ -6,9 +6,9 @@ import ast
 import importlib
 import json
 import pkgutil
+import resource
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -122,22 +122,27 @@ def test_the_public_surface_is_this() -> None:
 
 
 def loaded_by(code: str) -> tuple[set[str], float]:
-    """Heavy modules loaded by a program, and its wall time (the best of three)."""
+    """Heavy modules loaded by a program, and its processor time (the best of three): a busy machine changes it little."""
     program = f"import sys\n{code}\nprint(' '.join(m for m in {HEAVY!r} if m in sys.modules))"
     best, loaded = float("inf"), set()
     for _ in range(3):
-        begin = time.perf_counter()
+        begin = _children_seconds()
         done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-        best = min(best, time.perf_counter() - begin)
+        best = min(best, _children_seconds() - begin)
         loaded = set(done.stdout.splitlines()[-1].split())
     return loaded, best
+
+
+def _children_seconds() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def test_importing_vitkit_and_help_load_nothing_heavy_and_are_quick() -> None:
     assert loaded_by("import vitkit")[0] == set()
     loaded, seconds = loaded_by("from vitkit.cli.main import main\nassert main(['--help']) == 0")
     assert loaded == set()
-    assert seconds < 0.3
+    assert seconds < 0.5
 
 
 def test_reading_the_json_of_a_bundle_loads_no_torch_and_is_quick(tmp_path: Path) -> None:
@@ -152,4 +157,4 @@ def test_reading_the_json_of_a_bundle_loads_no_torch_and_is_quick(tmp_path: Path
     )
     loaded, seconds = loaded_by(code)
     assert "torch" not in loaded
-    assert seconds < 0.3
+    assert seconds < 0.5
