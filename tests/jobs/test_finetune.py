@@ -104,11 +104,11 @@ def test_a_stored_plan_repeats_the_run(flat: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("how", ["interrupt", "crash"])
 def test_a_stopped_run_resumes_exactly(how: str, flat: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = run(flat, tmp_path / "whole", settings={**QUICK, "ema": 0.9})
-    from vitkit.finetuning.hooks import RunHooks
+    from vitkit.runlog import RunLog
 
-    on_step = RunHooks.on_step
+    on_step = RunLog.on_step
 
-    def stop_at_five(self: RunHooks, report: Any) -> None:
+    def stop_at_five(self: RunLog, report: Any) -> None:
         on_step(self, report)
         if report.step == 5:
             if how == "interrupt":
@@ -116,10 +116,10 @@ def test_a_stopped_run_resumes_exactly(how: str, flat: Path, tmp_path: Path, mon
             else:
                 raise RuntimeError("killed")  # goes on from the last checkpoint
 
-    monkeypatch.setattr(RunHooks, "on_step", stop_at_five)
+    monkeypatch.setattr(RunLog, "on_step", stop_at_five)
     with pytest.raises(KeyboardInterrupt if how == "interrupt" else RuntimeError):
         run(flat, tmp_path / "part", settings={**QUICK, "ema": 0.9})
-    monkeypatch.setattr(RunHooks, "on_step", on_step)
+    monkeypatch.setattr(RunLog, "on_step", on_step)
     assert not (tmp_path / "part" / "report.json").exists()
     resumed = vitkit.finetune(resume=tmp_path / "part", console=Console(io.StringIO(), io.StringIO()))
     assert equal(weights_of(whole), weights_of(resumed))

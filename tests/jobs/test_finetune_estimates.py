@@ -41,17 +41,17 @@ def test_folds_score_every_image_once_by_a_model_that_never_saw_it(flat: Path, t
 
 def test_folds_go_on_where_they_stopped(flat: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = run(flat, tmp_path / "whole", folds=2)
-    from vitkit.finetuning.hooks import RunHooks
+    from vitkit.runlog import RunLog
 
-    on_step = RunHooks.on_step
+    on_step = RunLog.on_step
 
-    def stop(self: RunHooks, report: Any) -> None:
+    def stop(self: RunLog, report: Any) -> None:
         on_step(self, report)
         if report.step == 2 and self.run.name == "fold-2":
             raise OSError("power is gone")
 
     with monkeypatch.context() as patch:
-        patch.setattr(RunHooks, "on_step", stop)
+        patch.setattr(RunLog, "on_step", stop)
         with pytest.raises(OSError, match="power"):
             run(flat, tmp_path / "stopped", folds=2)
     first = (tmp_path / "stopped" / "folds" / "fold-1" / "report.json").read_bytes()

@@ -21,10 +21,10 @@ from vitkit.finetuning.arguments import Arguments
 from vitkit.finetuning.balance import Balance
 from vitkit.finetuning.classes import class_facts, weakest_spot
 from vitkit.finetuning.data import TaskData
-from vitkit.finetuning.hooks import RunHooks
 from vitkit.finetuning.probe import Probed
 from vitkit.recipes.finetune import Plan
 from vitkit.report import versions
+from vitkit.runlog import RunLog
 
 __all__ = ["CROSS_VALIDATION", "RunFacts", "gallery", "headline_split", "report_facts"]
 
@@ -43,7 +43,7 @@ class RunFacts:
     balance: Balance
     probed: Probed
     state: TrainState
-    hooks: RunHooks
+    hooks: RunLog
     began: float
 
 

@@ -11,10 +11,11 @@ from vitkit.data.loader import training_batches
 from vitkit.finetuning.arguments import Arguments
 from vitkit.finetuning.balance import Balance
 from vitkit.finetuning.data import TaskData
-from vitkit.finetuning.hooks import RunHooks
+from vitkit.finetuning.validation import Validation
 from vitkit.models.lora import add_lora
 from vitkit.models.vit import VisionTransformer
 from vitkit.recipes.finetune import FinetuneRecipe, Plan
+from vitkit.runlog import RunLog
 from vitkit.train import start, train
 from vitkit.zoo.adapt import resize
 
@@ -43,7 +44,7 @@ def run_training(
     data: TaskData,
     balance: Balance,
     console: Console,
-) -> tuple[TrainState, RunHooks]:
+) -> tuple[TrainState, RunLog]:
     config = plan.train
     state = start(trainable_copy(model, arguments.train, plan.recipe, arguments.seed), config)
     folder = run / "checkpoints"
@@ -61,6 +62,7 @@ def run_training(
         outputs=data.task.outputs,
         max_pixels=arguments.max_pixels,
     )
-    with RunHooks(run, plan, data.splits.val, data.task, arguments, state, console) as hooks:
+    validation = Validation(plan, data.splits.val, data.task, arguments, state.model.config, console)
+    with RunLog(run, config, state.step, validation, f"vit finetune --resume {run}", console) as hooks:
         train(state, config, data.task.objective(plan.recipe.smoothing, balance.weights), batches, hooks)
     return state, hooks
