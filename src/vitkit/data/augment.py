@@ -30,6 +30,15 @@ class Augment:
         if not 0 <= self.jitter < 1 or not 0 <= self.shift < 1:
             raise UserError("jitter and shift must be in [0, 1).")
 
+    @property
+    def whole(self) -> bool:
+        """Images may be shrunk first: views are resized with antialiasing."""
+        return False
+
+    def __call__(self, image: Picture, record: Preprocess, rng: np.random.Generator) -> np.ndarray:
+        """One view: `augment_image`."""
+        return augment_image(image, record, self, rng)
+
 
 def crop_box(
     rng: np.random.Generator, size: tuple[int, int], target_aspect: float, augment: Augment

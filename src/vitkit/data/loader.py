@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
 import warnings
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -14,15 +15,27 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from vitkit.config import UserError
-from vitkit.data.augment import Augment, augment_image
 from vitkit.data.pixels import MAX_PIXELS, Bands, ImageError, Picture, Preprocess, normalise, open_picture
 from vitkit.data.sources import Sample
 from vitkit.data.targets import targets
 
-__all__ = ["Batch", "spare_cores", "to_tensor", "training_batches"]
+__all__ = ["Augmentation", "Batch", "spare_cores", "to_tensor", "training_batches"]
 
 SHRUNK = 2  # training views are cut from images of at most this many times the model's size: decoding once is enough
 CACHE_BYTES = 2**29  # of shrunk images that all workers together keep
+
+
+class Augmentation(Protocol):
+    """How a random view is made; `Augment`, or the reference's."""
+
+    @property
+    def whole(self) -> bool:
+        """Does it need images in their full size, since shrinking them first would change its numbers?"""
+        ...
+
+    def __call__(self, image: Picture, record: Preprocess, rng: np.random.Generator) -> np.ndarray:
+        """An upright image to one view (H, W, C) of the record's size, uint8 or float32 in [0, 1]."""
+        ...
 
 
 def spare_cores() -> int:
@@ -63,14 +76,14 @@ class _Views(Dataset[_View]):
         self,
         samples: Sequence[Sample],
         record: Preprocess,
-        augment: Augment,
+        augment: Augmentation,
         seed: int,
         cache_bytes: int,
         max_pixels: int,
     ) -> None:
         self.samples, self.record, self.augment, self.seed = samples, record, augment, seed
         self.max_pixels = max_pixels
-        self.side = SHRUNK * max(record.image_size)
+        self.side = math.inf if augment.whole else SHRUNK * max(record.image_size)
         self.cache: dict[int, Picture] = {}
         self.room = cache_bytes
 
@@ -82,13 +95,13 @@ class _Views(Dataset[_View]):
         sample = self.samples[index]
         rng = np.random.default_rng([self.seed, epoch, index])
         try:
-            view = augment_image(self._open(index), self.record, self.augment, rng)
+            view = self.augment(self._open(index), self.record, rng)
         except ImageError as error:
             return _View(np.empty(0, np.uint8), sample.label, sample.labels, f"{sample.name}: {error}")
         return _View(view, sample.label, sample.labels, "")
 
     def _open(self, index: int) -> Picture:
-        """The upright image, its short side at most `SHRUNK` times the size; kept while there is room."""
+        """The upright image, its short side at most `SHRUNK` times the size unless it must be whole; kept while there is room."""
         if index in self.cache:
             return self.cache[index]
         image = open_picture(self.samples[index].source, self.record.channels, self.max_pixels)
@@ -131,7 +144,7 @@ def _collate(views: list[_View]) -> list[_View]:
 def training_batches(
     samples: Sequence[Sample],
     record: Preprocess,
-    augment: Augment,
+    augment: Augmentation,
     *,
     batch_size: int,
     steps: range,
