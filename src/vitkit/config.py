@@ -104,9 +104,13 @@ def read_json(path: Path) -> Any:
         UserError: missing, unreadable or not JSON.
     """
     try:
+        if path.exists() and not path.is_file():  # a pipe or device may never end
+            raise UserError(f"{path} is not a file; a JSON file was expected there.")
         return json.loads(path.read_text(encoding="utf-8", errors="surrogateescape"))
     except FileNotFoundError:
         raise UserError(f"{path} does not exist.") from None
+    except RecursionError:
+        raise UserError(f"{path} cannot be read as JSON: its values are nested too deeply.") from None
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise UserError(f"{path} cannot be read as JSON: {error}. It may be truncated; make it again.") from None
 

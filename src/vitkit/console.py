@@ -26,6 +26,11 @@ def percent(fraction: float) -> str:
     return f"{100 * fraction:.1f}%"
 
 
+def _is_shown(character: str) -> bool:
+    """Class and file names may hold anything; what would steer the terminal is spelled out. Bytes that are no text pass."""
+    return character.isprintable() or character in "\n\t" or "\udc80" <= character <= "\udcff"
+
+
 def _terminal_size() -> tuple[int, int]:
     """(columns, lines); 80 x 24 where a terminal does not say, since tqdm would then print nothing."""
     size = shutil.get_terminal_size()
@@ -51,6 +56,7 @@ class Console:
     def _print(self, text: str, stream: TextIO) -> None:
         if self._live is not None:
             self._live.clear()
+        text = "".join(c if _is_shown(c) else repr(c)[1:-1] for c in text)
         print(text, file=stream, flush=True)
 
     def track(self, items: Iterable[T], total: int, label: str, unit: str = "img") -> Iterator[T]:

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from peers import peer
 from vitkit.config import UserError
 from vitkit.converters import big_vision, google, huggingface_dinov2, timm
 from vitkit.converters.engine import decode, encode
@@ -180,3 +181,15 @@ def test_a_grid_that_is_no_square_needs_the_source_size(module: ModuleType) -> N
     with pytest.raises(UserError, match=r"6 patch positions are not a square grid.*source_image_size"):
         module.config(theirs, None)
     assert module.config(theirs, (8, 12)).grid == (2, 3)
+
+
+@pytest.mark.parametrize(
+    ("name", "called"),
+    [("swin_t", "a Swin"), ("convnext_tiny", "a ConvNeXt"), ("mobilenet_v3_small", "a MobileNet"), ("resnet18", "a ResNet"),
+     ("mobilenet_v2", "a MobileNet"), ("efficientnet_b0", "an EfficientNet"), ("alexnet", "no known layout")],
+)  # fmt: skip
+def test_torchvisions_other_architectures_are_called_by_their_names(name: str, called: str) -> None:
+    with torch.device("meta"):
+        model = getattr(peer("torchvision.models"), name)()
+    with pytest.raises(UserError, match=called):
+        format_of(model.state_dict(), "x")

@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from converters.drawn import assert_close, redrawn
 from converters.parity import ROWS, Row
 from peers import peer
+from vitkit.bundle import Bundle
 from vitkit.config import UserError, override
 from vitkit.converters import timm
 from vitkit.converters.engine import decode, encode
 from vitkit.converters.timm_folder import MAYBE, PLAIN
-from vitkit.data.pixels import Preprocess
+from vitkit.data.pixels import Preprocess, prepare, resized_size
 from vitkit.models.vit import VisionTransformer, ViTConfig
+from vitkit.zoo.load import load_model
+from vitkit.zoo.write import write_checkpoint
 
 OWN = [row for row in ROWS if row.library == "timm" and row.format == "timm"]
 HALF = {"mean": (0.5, 0.4, 0.3), "std": (0.25, 0.2, 0.3)}
@@ -154,7 +160,7 @@ def test_the_ratio_that_timm_truncates_gives_the_width_exactly(embed_dim: int, m
     [
         ({"position": "sincos2d"}, r"position='sincos2d'"),
         ({"representation_size": 8}, r"representation_size=8"),
-        ({"norm_eps": 1e-12}, r"norm_eps=1e-12"),
+        ({"norm_eps": 1e-4}, r"norm_eps=0.0001"),
         ({"norm_eps": 1e-5, "mlp": "swiglu"}, r"norm_eps=1e-05"),
         ({"head_bias": False}, r"head_bias=False"),
         ({"pre_norm": True}, r"patch_bias=True"),
@@ -306,3 +312,56 @@ def test_another_librarys_file_tells_nothing() -> None:
 def test_what_is_not_ours_in_a_file_is_named(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         timm.read_sidecars(sidecar(**changes))
+
+
+PHOTOS = ((375, 500), (500, 375), (128, 300), (97, 97), (31, 40))
+
+
+@pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
+@pytest.mark.parametrize(
+    ("size", "fraction"),
+    [
+        ((224, 224), 0.9), ((224, 224), 0.95), ((240, 240), 0.95), ((96, 96), 0.9), ((384, 384), 0.9), ((224, 224), 0.875),
+        ((96, 160), 0.875), ((64, 96), 1.0), ((64, 96), 0.8), ((160, 96), 0.9),
+    ],
+)  # fmt: skip
+def test_pixels_are_timms_at_every_crop(size: tuple[int, int], fraction: float, interpolation: str) -> None:
+    record = Preprocess(size, crop_fraction=fraction, interpolation=interpolation)
+    made = timm.write_sidecars(tiny(image_size=size), record, None)["config.json"]["pretrained_cfg"]
+    for pct in (fraction, made["crop_pct"]):  # what timm's own file says, and what we write
+        transform = peer("timm.data").create_transform(
+            input_size=(3, *size),
+            crop_pct=pct,
+            crop_mode="center",
+            interpolation=interpolation,
+            mean=(0.5,) * 3,
+            std=(0.5,) * 3,
+        )
+        rng = np.random.default_rng(0)
+        for shape in PHOTOS:
+            image = Image.fromarray(rng.integers(0, 256, (*shape, 3), dtype=np.uint8))
+            theirs = transform(image).permute(1, 2, 0).numpy()
+            assert np.abs(prepare(image, record) - theirs).max() < 1e-6, shape
+
+
+def test_a_fraction_of_two_whole_sizes_is_written_so_that_timm_finds_them_again() -> None:
+    for resized in range(225, 300):
+        record = Preprocess((224, 224), crop_fraction=224 / resized)
+        pct = timm.write_sidecars(tiny(), record, None)["config.json"]["pretrained_cfg"]["crop_pct"]
+        assert math.floor(224 / pct) == resized == resized_size((224, 224), pct)[0]
+
+
+def test_an_epsilon_that_timm_does_not_have_is_told_and_stays_ours(tmp_path: Path) -> None:
+    model = VisionTransformer(tiny(norm_eps=1e-12)).eval()
+    model.load_state_dict(redrawn(model.state_dict()))
+    written_ = write_checkpoint(Bundle(model, None), tmp_path / "x", "timm")
+    assert any("timm itself computes with norm_eps 1e-06; vitkit.json says" in note for note in written_.notes)
+    theirs = peer("timm").create_model(f"local-dir:{tmp_path / 'x'}", pretrained=True).eval()
+    again = load_model(tmp_path / "x")
+    assert again.config.norm_eps == 1e-12
+    images = torch.randn(2, 3, *model.config.image_size)
+    with torch.inference_mode():
+        assert torch.equal(again.model(images), model(images))
+        assert_close(theirs(images), model(images))
+    with pytest.raises(UserError, match=r"timm has no model with norm_eps=0\.01"):
+        timm.write_sidecars(tiny(norm_eps=1e-2), None, None)

@@ -124,3 +124,78 @@ def test_the_independent_library_reads_the_file_itself_where_it_can(target: str,
     assert "which read the file by its own code: outputs differ by at most" in result.checks["self-test"]
     resized = verify(tmp_path / "x", overrides={"image_size": 48})
     assert "given the tensors that vitkit read" in resized.checks["self-test"]
+
+
+SIZES = {
+    "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 96, "image_size": 32,
+    "patch_size": 8,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "ViTMAEModel", "ViTMSNModel", "ViTForMaskedImageModeling", "ViTModel", "CLIPVisionModel", "CLIPVisionModelWithProjection",
+        "SiglipVisionModel", "Dinov2Model", "Dinov2ForImageClassification", "DeiTModel",
+    ],
+)  # fmt: skip
+def test_transformers_own_folders_agree_with_transformers(name: str, tmp_path: Path) -> None:
+    library = peer("transformers")
+    class_ = getattr(library, name)
+    sizes = {**SIZES, **({"decoder_hidden_size": 64} if "MAE" in name else {})}
+    if "Dinov2" in name:
+        sizes["mlp_ratio"] = 2
+    torch.manual_seed(0)
+    model = class_(
+        class_.config_class(**sizes), **({"add_pooling_layer": False} if name in ("ViTModel", "DeiTModel") else {})
+    )
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(torch.randn_like(parameter) * 0.2)
+    model.save_pretrained(tmp_path)
+    assert "outputs differ by at most" in verify(tmp_path).checks["self-test"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "overrides"),
+    [
+        ({"num_classes": 0}, {}),
+        ({}, {"in_channels": 1}),
+        ({"pool": "mean"}, {}),
+        ({}, {"image_size": (32, 48), "source_image_size": 32}),
+    ],
+    ids=str,
+)
+def test_what_torchvision_does_not_have_is_not_compared_with_it(
+    changes: dict[str, object], overrides: dict[str, object], tmp_path: Path
+) -> None:
+    peer("torchvision")
+    base = {"embed_dim": 64, "depth": 1, "num_heads": 1, "mlp_dim": 96, "patch_size": (8, 8), "image_size": (32, 32)}
+    config = ViTConfig(**{**base, "num_classes": 3, "gelu": "erf", **changes})  # type: ignore[arg-type]
+    model = VisionTransformer(config)
+    model.init_weights(0)
+    write_checkpoint(Bundle(model.eval(), None), tmp_path / "x", "torchvision")
+    found = verify(tmp_path / "x", overrides=overrides)
+    assert found.checks["self-test"].startswith("not compared with an independent implementation: torchvision")
+
+
+def test_an_average_beside_the_weights_is_told(backbone: Path, tmp_path: Path) -> None:
+    state = load_file(backbone)
+    path = tmp_path / "last.pth"
+    torch.save({"state_dict": state, "state_dict_ema": {k: v + 1 for k, v in state.items()}, "epoch": 3}, path)
+    said = "the file holds several models: state_dict was read, state_dict_ema left out"
+    assert said in verify(path).warnings
+    torch.save({"state_dict": state, "optimizer": {"state": {0: {"exp_avg": torch.zeros(3)}}}}, path)
+    assert not any("several models" in warning for warning in verify(path).warnings)
+
+
+def test_names_of_classes_do_not_steer_the_terminal(
+    backbone: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bundle = load_model(backbone, mean=(0.5,) * 3, std=(0.5,) * 3)
+    bundle.classes = ("a\x1b[31m", *map(str, range(9)))
+    bundle.save(tmp_path / "x")
+    verify(tmp_path / "x")
+    out = capsys.readouterr().out
+    assert "\x1b" not in out
+    assert r"10 names: a\x1b[31m, 0, ..." in out

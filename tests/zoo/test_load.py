@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -15,13 +16,14 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 import vitkit
+from peers import peer
 from shared import shared_data
 from vitkit.bundle import Bundle
 from vitkit.config import UserError
 from vitkit.converters import big_vision, google, timm
 from vitkit.converters.engine import encode
 from vitkit.data.loader import to_tensor
-from vitkit.data.pixels import Preprocess, open_image, prepare
+from vitkit.data.pixels import Preprocess, open_image, prepare, resized_size
 from vitkit.models.positions import resample_positions
 from vitkit.models.vit import VisionTransformer, ViTConfig
 from vitkit.zoo.load import load_model
@@ -417,3 +419,37 @@ def test_computed_positions_need_only_the_size_to_run_at(tmp_path: Path) -> None
     with pytest.raises(UserError, match="source_image_size"):
         load_model(tmp_path / "s.npz")
     assert load_model(tmp_path / "s.npz", image_size=(24, 48)).config.grid == (3, 6)
+
+
+@pytest.mark.parametrize("name", ["config.json", "vitkit.json", "model.safetensors.index.json"])
+def test_json_that_nests_without_end_is_one_message(name: str, tmp_path: Path) -> None:
+    write_timm(tmp_path / "model.safetensors", tiny())
+    (tmp_path / "config.json").write_text('{"model_type": "vit"}')
+    for text in ("[" * 100_000, '{"a":' * 100_000):
+        (tmp_path / name).write_text(text)
+        with pytest.raises(UserError):
+            load_model(tmp_path)
+
+
+def test_json_that_is_no_file_is_neither_waited_for_nor_read(tmp_path: Path) -> None:
+    write_timm(tmp_path / "model.safetensors", tiny())
+    for make in (os.mkfifo, lambda path: path.symlink_to("/dev/zero")):
+        make(tmp_path / "config.json")
+        with pytest.raises(UserError, match=r"config\.json is not a file; a JSON file was expected"):
+            load_model(tmp_path)
+        (tmp_path / "config.json").unlink()
+
+
+def test_settings_of_images_are_read_from_a_processor_of_several_kinds_of_input(tmp_path: Path) -> None:
+    library = peer("transformers")
+    sizes = {"hidden_size": 64, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 96}
+    config = library.CLIPVisionConfig(**sizes, image_size=32, patch_size=8)
+    library.CLIPVisionModel(config).save_pretrained(tmp_path)
+    images = library.CLIPImageProcessor(size={"shortest_edge": 36}, crop_size=32, image_mean=[0.1, 0.2, 0.3])
+    (tmp_path / "processor_config.json").write_text(
+        json.dumps({"image_processor": json.loads(images.to_json_string()), "processor_class": "CLIPProcessor"})
+    )
+    record = load_model(tmp_path).preprocess_record
+    assert record is not None
+    assert (record.image_size, record.mean) == ((32, 32), (0.1, 0.2, 0.3))
+    assert resized_size(record.image_size, record.crop_fraction) == (36, 36)

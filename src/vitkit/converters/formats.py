@@ -15,10 +15,20 @@ __all__ = ["format_named", "format_of", "formats"]
 
 # Tensor names that tell other architectures, so that the refusal can name them. First match wins.
 OTHERS = (
-    ("a Swin Transformer", ("layers.0.blocks.0.attn.relative_position_bias_table",)),
+    (
+        "a Swin Transformer",
+        ("layers.0.blocks.0.attn.relative_position_bias_table", "features.1.0.attn.relative_position_bias_table"),
+    ),
     ("BEiT", ("blocks.0.attn.relative_position_bias_table", "blocks.0.gamma_1")),
-    ("a ConvNeXt", ("stages.0.blocks.0.conv_dw.weight", "stages.0.0.dwconv.weight", "stages.0.blocks.0.gamma")),
-    ("an EfficientNet", ("conv_stem.weight", "features.0.0.weight")),
+    (
+        "a ConvNeXt",
+        (
+            *("stages.0.blocks.0.conv_dw.weight", "stages.0.0.dwconv.weight", "stages.0.blocks.0.gamma"),
+            "features.1.0.layer_scale",
+        ),
+    ),
+    ("an EfficientNet", ("conv_stem.weight", "features.1.0.block.0.0.weight")),
+    ("a MobileNet", ("features.1.block.0.0.weight", "features.1.conv.0.0.weight")),
     ("a ResNet", ("layer1.0.conv1.weight", "layer1.0.bn1.weight", "resnet.embedder.embedder.convolution.weight")),
     ("an MLP-Mixer", ("MixerBlock_0/token_mixing/Dense_0/kernel", "blocks.0.mlp_tokens.fc1.weight")),
     ("a text or language model", ("model.embed_tokens.weight", "bert.embeddings.word_embeddings.weight", "wte.weight")),

@@ -14,9 +14,10 @@ from typing import Any
 from torch import Tensor
 
 from vitkit.config import UserError
+from vitkit.converters import huggingface_images
 from vitkit.converters.engine import Rule, Told, same
 from vitkit.converters.fold import canonical, refuse_cls_mean, with_biases
-from vitkit.converters.huggingface_images import read_preprocess, write_preprocess
+from vitkit.converters.huggingface_images import image_settings, read_preprocess, write_preprocess
 from vitkit.converters.huggingface_json import (
     HIDDEN_ACT,
     checked_type,
@@ -48,7 +49,7 @@ __all__ = [
 
 NAME = "huggingface_clip"
 FILE = "model.safetensors"
-SIDECARS = ("config.json", "preprocessor_config.json")
+SIDECARS = ("config.json", *huggingface_images.SIDECARS)
 IGNORE = (
     r"text_model\..*",
     r"text_projection\..*",
@@ -204,7 +205,7 @@ def read_sidecars(files: Mapping[str, Any]) -> Told:
     Raises:
         UserError: another kind of model, or a setting that the model does not have.
     """
-    values, images = files.get("config.json"), files.get("preprocessor_config.json")
+    values, images = files.get("config.json"), image_settings(files)
     model: dict[str, Any] = {}
     family, classes = "clip", None
     if values is not None:

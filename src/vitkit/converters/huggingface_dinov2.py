@@ -16,9 +16,10 @@ import torch
 from torch import Tensor
 
 from vitkit.config import UserError
+from vitkit.converters import huggingface_images
 from vitkit.converters.engine import Rule, Told, same
 from vitkit.converters.fold import canonical, with_biases, with_prefix_positions
-from vitkit.converters.huggingface_images import read_preprocess, write_preprocess
+from vitkit.converters.huggingface_images import image_settings, read_preprocess, write_preprocess
 from vitkit.converters.huggingface_json import (
     HIDDEN_ACT,
     checked_type,
@@ -50,7 +51,7 @@ __all__ = [
 
 NAME = "huggingface_dinov2"
 FILE = "model.safetensors"
-SIDECARS = ("config.json", "preprocessor_config.json")
+SIDECARS = ("config.json", *huggingface_images.SIDECARS)
 IGNORE = (r"\(unused\) .*",)
 TYPES = ("dinov2", "dinov2_with_registers")
 DEFAULTS = {"hidden_act": "gelu", "num_attention_heads": 12, "layer_norm_eps": 1e-6, "image_size": 224}
@@ -184,7 +185,7 @@ def read_sidecars(files: Mapping[str, Any]) -> Told:
     Raises:
         UserError: another kind of model, or a setting that the model does not have.
     """
-    values, images = files.get("config.json"), files.get("preprocessor_config.json")
+    values, images = files.get("config.json"), image_settings(files)
     model: dict[str, Any] = {}
     classes = None
     if values is not None:

@@ -13,11 +13,15 @@ from typing import Any
 
 from vitkit.config import UserError
 from vitkit.converters.settings import setting
-from vitkit.data.pixels import CLIP_MEAN, CLIP_STD, HALF, Preprocess
+from vitkit.data.pixels import CLIP_MEAN, CLIP_STD, HALF, Preprocess, resized_size
 
-__all__ = ["read_preprocess", "write_preprocess"]
+__all__ = ["SIDECARS", "image_settings", "read_preprocess", "write_preprocess"]
 
 WHERE = "preprocessor_config.json"
+PROCESSOR = (
+    "processor_config.json"  # of a model with several kinds of input: its "image_processor" is the same settings
+)
+SIDECARS = (WHERE, PROCESSOR)
 RESAMPLE = {2: "bilinear", 3: "bicubic"}  # Pillow's numbers
 RESCALE = 1 / 255
 # What each image processor does where its file does not say: the class attributes in transformers.models.<name>.
@@ -45,6 +49,14 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     },
 }
 SUFFIXES = ("ImageProcessorFast", "ImageProcessorPil", "ImageProcessor", "FeatureExtractor")
+
+
+def image_settings(files: Mapping[str, Any]) -> Any:
+    """The parsed settings of images among a folder's JSON files; None where no file has them."""
+    if WHERE in files:
+        return files[WHERE]
+    processor = files.get(PROCESSOR)
+    return processor.get("image_processor") if isinstance(processor, Mapping) else None
 
 
 def read_preprocess(values: Any, family: str) -> Preprocess:
@@ -107,7 +119,7 @@ def _fit(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> tuple[tuple[
     fraction = crop[0] / resized[0]
     if isinstance(size, int) and crop[0] != crop[1]:
         raise UserError(f"{WHERE}: a crop of {crop} from a shorter side of {size} is not square, which vitkit needs.")
-    if fraction > 1 or tuple(round(n / fraction) for n in crop) != resized:
+    if fraction > 1 or resized_size(crop, fraction) != resized:
         raise UserError(
             f"{WHERE}: a crop of {crop} from images resized to {size} is not one fraction of both sides, at most 1."
         )
@@ -143,7 +155,7 @@ def write_preprocess(record: Preprocess) -> dict[str, Any]:
             f"transformers' image processors prepare RGB images, these have {record.channels} channels (mean, std)."
         )
     H, W = record.image_size
-    cover = {"height": round(H / record.crop_fraction), "width": round(W / record.crop_fraction)}
+    cover = dict(zip(("height", "width"), resized_size(record.image_size, record.crop_fraction), strict=True))
     whole = {"height": H, "width": W}
     # CLIP's image processor cuts the centre in every release of transformers, ViT's in the newest ones only.
     type_, size, crop = {

@@ -15,9 +15,10 @@ from typing import Any
 from torch import Tensor
 
 from vitkit.config import UserError
+from vitkit.converters import huggingface_images
 from vitkit.converters.engine import Rule, Told, same
 from vitkit.converters.fold import canonical, refuse_cls_mean, with_biases, with_prefix_positions
-from vitkit.converters.huggingface_images import read_preprocess, write_preprocess
+from vitkit.converters.huggingface_images import image_settings, read_preprocess, write_preprocess
 from vitkit.converters.huggingface_json import (
     HIDDEN_ACT,
     checked_type,
@@ -50,7 +51,7 @@ __all__ = [
 
 NAME = "huggingface_vit"
 FILE = "model.safetensors"
-SIDECARS = ("config.json", "preprocessor_config.json")
+SIDECARS = ("config.json", *huggingface_images.SIDECARS)
 IGNORE = (r"(vit\.|deit\.)?embeddings\.mask_token", r"decoder\..*", r"\(unused\) .*")
 TYPES = ("vit", "deit", "vit_mae", "vit_msn")
 DEFAULTS = {"hidden_act": "gelu", "num_attention_heads": 12, "layer_norm_eps": 1e-12, "image_size": 224}
@@ -191,7 +192,7 @@ def read_sidecars(files: Mapping[str, Any]) -> Told:
             raise UserError(f"config.json: pooler_act is {act!r}; vitkit's layer before the head has a tanh.")
         model = told_fields(values, {**DEFAULTS, "layer_norm_eps": EPS.get(type_, DEFAULTS["layer_norm_eps"])})
         classes = class_names(values)
-    images = files.get("preprocessor_config.json")
+    images = image_settings(files)
     family = "DeiT" if type_ == "deit" else "ViT"
     return Told(model, None if images is None else read_preprocess(images, family), classes)
 

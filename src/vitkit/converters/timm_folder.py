@@ -13,7 +13,7 @@ from typing import Any
 
 from vitkit.config import UserError
 from vitkit.converters.engine import Told
-from vitkit.data.pixels import Preprocess
+from vitkit.data.pixels import Preprocess, resized_size
 from vitkit.models.hybrid import stem_grid
 from vitkit.models.vit import ViTConfig
 
@@ -194,6 +194,8 @@ def _classes(found: Mapping[str, Any], data: Mapping[str, Any]) -> tuple[str, ..
 def write_sidecars(config: ViTConfig, preprocess: Preprocess | None, classes: Sequence[str] | None) -> dict[str, Any]:
     """A config.json from which ``timm.create_model("local-dir:FOLDER", pretrained=True)`` builds the same function.
 
+    But for an epsilon below 1e-5 that is not 1e-6: timm has none, and its models compute with 1e-6.
+
     Raises:
         UserError: timm has no architecture of these fields, named.
     """
@@ -211,7 +213,7 @@ def write_sidecars(config: ViTConfig, preprocess: Preprocess | None, classes: Se
     if preprocess is not None:
         data |= {
             "interpolation": preprocess.interpolation,
-            "crop_pct": preprocess.crop_fraction if preprocess.fit == "crop" else 1.0,
+            "crop_pct": _crop_pct(preprocess),
             "crop_mode": CROPS[preprocess.fit],
             "mean": list(preprocess.mean),
             "std": list(preprocess.std),
@@ -227,6 +229,15 @@ def write_sidecars(config: ViTConfig, preprocess: Preprocess | None, classes: Se
     return {"config.json": {**found, "label_names": list(classes)} if classes else found}
 
 
+def _crop_pct(preprocess: Preprocess) -> float:
+    """A fraction of which timm, which rounds down, resizes as we do."""
+    if preprocess.fit != "crop":
+        return 1.0
+    fraction, H = preprocess.crop_fraction, preprocess.image_size[0]
+    height, _ = resized_size(preprocess.image_size, fraction)
+    return fraction if math.floor(H / fraction) == height else H / (height + 0.25)
+
+
 def _first_conv(stem: tuple[int, ...]) -> str:
     return "patch_embed.backbone.stem.conv" if stem else "patch_embed.backbone.conv"
 
@@ -235,7 +246,7 @@ def _express(config: ViTConfig) -> tuple[str, dict[str, Any]]:
     """(architecture, model_args): the nearest architecture, with every argument that decides the function."""
     if cannot := _inexpressible(config):
         raise UserError(f"timm has no model with {', '.join(cannot)}; convert to vitkit, or to a format that has.")
-    architecture = "vit_base_patch16_224" if config.norm_eps == EPS else "vit_base_patch16_clip_224"
+    architecture = "vit_base_patch16_clip_224" if config.norm_eps == CLIP_EPS else "vit_base_patch16_224"
     if config.stem is not None:
         architecture = HYBRIDS[config.stem]
     elif config.distilled:
@@ -286,7 +297,7 @@ def _inexpressible(config: ViTConfig) -> list[str]:
     if config.patch_bias == config.pre_norm:  # timm: a bias unless there is a norm
         names.append("patch_bias")
     special = config.stem is not None or config.distilled or config.mlp == "swiglu"
-    if config.norm_eps != EPS and (special or config.norm_eps != CLIP_EPS):
+    if config.norm_eps > (EPS if special else CLIP_EPS):  # smaller ones change nothing that shows, see `write_sidecars`
         names.append("norm_eps")
     if config.stem is not None and (config.stem not in HYBRIDS or config.distilled):
         names.append("stem")

@@ -40,6 +40,7 @@ __all__ = [
     "picture_of",
     "picture_size",
     "prepare",
+    "resized_size",
     "upright",
     "upright_rgb",
 ]
@@ -171,7 +172,7 @@ def fit_image(image: Picture, record: Preprocess) -> Array:
     elif record.fit == "crop":
         image = _cover(image, record)
     elif record.fit == "squash_crop":
-        new_h, new_w = round(H / record.crop_fraction), round(W / record.crop_fraction)
+        new_h, new_w = resized_size(record.image_size, record.crop_fraction)
         left, top = round((new_w - W) / 2), round((new_h - H) / 2)
         image = image.resize((new_w, new_h), filter_).crop((left, top, left + W, top + H))
     else:
@@ -186,13 +187,25 @@ def fit_image(image: Picture, record: Preprocess) -> Array:
     return image.array() if isinstance(image, Bands) else np.asarray(image)
 
 
+def resized_size(crop: tuple[int, int], fraction: float) -> tuple[int, int]:
+    """(height, width) to resize to, of which the crop is that fraction: rounded down, as timm does.
+
+    A fraction that was computed from both sizes comes out whole in spite of its own rounding.
+    """
+    h, w = (math.floor(n / fraction + 1e-6) for n in crop)
+    return h, w
+
+
 def _cover(image: Picture, record: Preprocess) -> Picture:
     """Resize to cover the record's size over `crop_fraction`, and cut the centre."""
     H, W = record.image_size
     width, height = image.size
     filter_ = INTERPOLATIONS[record.interpolation]
-    cover_h, cover_w = round(H / record.crop_fraction), round(W / record.crop_fraction)
-    if cover_w * height >= cover_h * width:  # the other side is truncated, as facebookresearch/deit's resize does
+    cover_h, cover_w = resized_size(record.image_size, record.crop_fraction)
+    if cover_h != cover_w:  # both sides are rounded, as timm and OpenCLIP do where the crop is no square
+        ratio = min(height / cover_h, width / cover_w)
+        new_h, new_w = round(height / ratio), round(width / ratio)
+    elif width <= height:  # the other side is truncated, as torchvision's resize does
         new_w, new_h = cover_w, max(cover_h, int(cover_w * height / width))
     else:
         new_w, new_h = max(cover_w, int(cover_h * width / height)), cover_h

@@ -19,6 +19,7 @@ __all__ = ["SIDECARS", "from_cache", "from_hub"]
 SIDECARS = (
     "config.json",
     "preprocessor_config.json",
+    "processor_config.json",
     "open_clip_config.json",
 )  # what the weights' library keeps beside them
 

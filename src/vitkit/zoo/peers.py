@@ -25,7 +25,7 @@ from vitkit.config import UserError, read_json
 from vitkit.converters import timm, torchvision
 from vitkit.converters.engine import encode
 from vitkit.zoo.recognise import Recognised
-from vitkit.zoo.write import write_checkpoint
+from vitkit.zoo.write import differences, write_checkpoint
 
 __all__ = ["Compared", "NotComparedError", "compare_with_peer"]
 
@@ -93,6 +93,9 @@ def _timm(bundle: Bundle, found: Recognised | None) -> Peer:
     model = library.create_model(
         told["architecture"], pretrained=False, num_classes=config.num_classes, **told["model_args"]
     )
+    for module in model.modules():
+        if isinstance(module, torch.nn.LayerNorm):
+            module.eps = config.norm_eps  # which a file of timm's cannot say
     model.eval()
     own_reading = found is not None and _as_stored(bundle, found) and _read_by_timm(model, found)
     if not own_reading:
@@ -122,6 +125,12 @@ def _torchvision(bundle: Bundle, found: Recognised | None) -> Peer:
     assert found is not None
     library = _import("torchvision.models.vision_transformer")
     c = bundle.config
+    tensors = encode(dict(bundle.model.state_dict()), torchvision.rules(c))
+    fixed = torchvision.untold(c)
+    if other := [text for name, text in differences(torchvision, c, tensors).items() if name not in fixed]:
+        raise NotComparedError(f"torchvision has no such model: {'; '.join(other)}")
+    if c.image_size[0] != c.image_size[1] or c.in_channels != 3 or not c.num_classes:
+        raise NotComparedError("torchvision's models take square RGB images and have a head of classes")
     model = library.VisionTransformer(
         c.image_size[0], c.patch_size[0], c.depth, c.num_heads, c.embed_dim, c.mlp_dim,
         num_classes=c.num_classes, representation_size=c.representation_size or None,
@@ -131,7 +140,7 @@ def _torchvision(bundle: Bundle, found: Recognised | None) -> Peer:
         model.load_state_dict(found.file.read() if _as_stored(bundle, found) else {}, strict=True)
     except RuntimeError:
         own_reading = False
-        model.load_state_dict(encode(dict(bundle.model.state_dict()), torchvision.rules(c)), strict=True)
+        model.load_state_dict(tensors, strict=True)
     return f"torchvision {_import('torchvision').__version__}", "VisionTransformer", model.eval(), own_reading
 
 
@@ -157,11 +166,12 @@ def _hugging_face(bundle: Bundle, found: Recognised | None) -> Peer:
 
     def run(images: Tensor) -> Tensor:
         outputs = model.eval()(pixel_values=images)
-        if config.num_classes:
-            return outputs.image_embeds if hasattr(outputs, "image_embeds") else outputs.logits
-        if outputs.pooler_output is not None and (config.representation_size or config.pool == "map"):
-            return outputs.pooler_output
-        return outputs.last_hidden_state[:, 0]
+        for name in ("logits", "image_embeds", "pooler_output"):  # what a class of theirs gives as its answer
+            if getattr(outputs, name, None) is not None:
+                answer: Tensor = outputs[name]
+                return answer
+        tokens: Tensor = outputs.last_hidden_state
+        return tokens.mean(1) if config.pool == "mean" else tokens[:, 0]
 
     return f"transformers {library.__version__}", name, run, own_reading
 

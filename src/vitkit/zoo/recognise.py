@@ -26,6 +26,7 @@ from vitkit.data.pixels import Preprocess
 from vitkit.models.vit import VisionTransformer, ViTConfig
 from vitkit.weights.files import SUFFIXES, WeightsFile, open_weights
 from vitkit.weights.fill import fill
+from vitkit.weights.torch_file import WRAPPERS
 from vitkit.zoo.rows import ROWS, Checkpoint, manifest, rows_of_stem
 from vitkit.zoo.sidecar import SIDECAR, Sidecar, read_sidecar
 
@@ -53,7 +54,7 @@ class Recognised:
     row: Checkpoint | None
     source: str
     licence: str
-    assumed: tuple[str, ...]  # what nothing told
+    assumed: tuple[str, ...]  # what nothing told, for people
     sidecar: Sidecar | None = None
 
     def build(self) -> VisionTransformer:
@@ -191,7 +192,7 @@ def recognise(
         row=row,
         source=_origin(path, sidecar, row),
         licence=who.licence if who else "unknown",
-        assumed=_assumed(untold, config),
+        assumed=(*_assumed(untold, config), *_others(file)),
         sidecar=sidecar,
     )
 
@@ -203,7 +204,7 @@ def _sources(
     sources = []
     if sidecar:
         sources.append(_Source(SIDECAR, Told(_fields(sidecar.model), sidecar.preprocess, sidecar.classes)))
-    files = {name: read_json(folder / name) for name in getattr(format_, "SIDECARS", ()) if (folder / name).is_file()}
+    files = {name: read_json(folder / name) for name in getattr(format_, "SIDECARS", ()) if (folder / name).exists()}
     if files:
         sources.append(_Source(" and ".join(sorted(files)), format_.read_sidecars(files)))
     if row:
@@ -248,6 +249,14 @@ def _assumed(untold: Sequence[str], config: ViTConfig) -> tuple[str, ...]:
     if "num_heads" in shown:
         shown["num_heads"] = f"{config.num_heads} heads of width {config.embed_dim // config.num_heads}"
     return (f"assumed {', '.join(shown.values())}: the file does not tell",) if shown else ()
+
+
+def _others(file: WeightsFile) -> tuple[str, ...]:
+    """What to say of a training checkpoint that holds several models, such as an average beside the last weights."""
+    beside = [name for name in file.metadata.get("other_tensors", ()) if name in WRAPPERS]
+    if not file.wrappers or not beside:
+        return ()
+    return (f"the file holds several models: {file.wrappers[-1]} was read, {', '.join(beside)} left out",)
 
 
 def _check(format_: ModuleType, header: Mapping[str, Tensor], config: ViTConfig, where: str) -> None:

@@ -116,7 +116,10 @@ def write_checkpoint(bundle: Bundle, destination: Path, target: str) -> Written:
     for name, value in {**files, SIDECAR: record.to_dict()}.items():
         write_json(destination / name, value)
     if old:  # what the folder held before, of another format
-        for name in {old.weights, "config.json", "preprocessor_config.json"} - {weights.name, *files}:
+        for name in {old.weights, "config.json", "preprocessor_config.json", "processor_config.json"} - {
+            weights.name,
+            *files,
+        }:
             (destination / name).unlink(missing_ok=True)
     written = (weights, *(destination / name for name in (*files, SIDECAR)))
     return Written(written, format_.NAME, len(tensors), tuple(notes))
@@ -136,6 +139,11 @@ def _sidecars(
                 continue
             if reason:
                 notes.append(f"only {SIDECAR} says how images are prepared: {reason}")
+            told = format_.read_sidecars(files).model
+            unread = {"gelu"} if config.mlp != "gelu" else set()
+            other = [f"{k} {v}" for k, v in told.items() if k not in unread and v != getattr(config, k)]
+            if other:
+                notes.append(f"{target} itself computes with {', '.join(other)}; {SIDECAR} says what this model has")
             return files
         notes.append(f"only {SIDECAR} says what this model is, {target} itself cannot build it: {reason}")
     elif different := {field: text for field, text in different.items() if field not in format_.untold(config)}:
