@@ -148,7 +148,7 @@ def test_chains_of_the_reference(name: str) -> None:
     assert np.abs(np.array(full) - expected).max() > 1e-5  # the rounding is what the golden sequence sees
 
 
-def test_absolute_decay_is_ten_times_that_of_adamw_at_a_tenth_of_the_rate() -> None:
+def test_absolute_decay_is_that_of_adamw_divided_by_the_rate() -> None:
     """VIT_SPEC 0, point 15: 1e-4 with lr 1e-3 is PyTorch's 0.1."""
     base = OptimConfig(lr=1e-3, warmup=0.2, clip_norm=1.0)
     absolute = dataclasses.replace(base, weight_decay=1e-4, weight_decay_by="absolute")
@@ -166,7 +166,7 @@ def bf16(values: np.ndarray) -> np.ndarray:
 
 def by_hand(config: OptimConfig, weights: dict[str, np.ndarray], gradients: list[dict[str, np.ndarray]]) -> None:
     """The whole chain in float64 without PyTorch, in the order of VIT_SPEC 4.4; ``weights`` change in place."""
-    total, depth, peak = len(gradients), 3, config.lr
+    total, peak = len(gradients), config.lr
     rounded = bf16 if config.moment == "bf16" else lambda values: values
     factor = float(rounded(np.array(config.beta1)))
     first = {name: np.zeros_like(value) for name, value in weights.items()}
@@ -197,7 +197,6 @@ def by_hand(config: OptimConfig, weights: dict[str, np.ndarray], gradients: list
             decays = config.weight_decay * (kernel or config.weight_decay_of == "all") * weight
             block = 0 if name.startswith(("patch", "cls", "pos")) else int(name[7]) + 1 if name[:7] == "blocks." else 4
             scale = config.layer_decay ** (4 - block)
-            assert depth + 1 == 4
             by_rate = peak * scale if config.weight_decay_by == "rate" else 1.0
             weight -= part * (peak * scale * update + by_rate * decays)
 
