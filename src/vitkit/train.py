@@ -19,7 +19,7 @@ from vitkit.checkpoint import TrainState
 from vitkit.config import UserError
 from vitkit.data.loader import Batch
 from vitkit.models.vit import Attention, VisionTransformer
-from vitkit.optim import Ema, OptimConfig, make_optimiser, schedule
+from vitkit.optim import OptimConfig, clip_gradients, make_average, make_optimiser, set_rates
 
 __all__ = [
     "Hooks",
@@ -106,7 +106,7 @@ def start(model: VisionTransformer, config: TrainConfig) -> TrainState:
         if isinstance(module, Attention):
             module.fused = config.fused_attention
     optimiser = make_optimiser(model, config.optim, model.config.depth)
-    return TrainState(model, optimiser, Ema(model, config.optim.ema) if config.optim.ema else None)
+    return TrainState(model, optimiser, make_average(model, config.optim))
 
 
 def train(state: TrainState, config: TrainConfig, objective: Objective, batches: Iterable[Batch], hooks: Hooks) -> None:
@@ -147,17 +147,14 @@ def step_once(state: TrainState, config: TrainConfig, objective: Objective, batc
     """One optimiser step: (loss, learning rate). ``state.step`` is left for the caller to advance."""
     torch.manual_seed(hash((config.seed, state.step)) & 0x7FFFFFFF)
     state.model.train()
-    warmup = round(config.optim.warmup * config.steps)
-    lr = schedule(state.step, config.steps, config.optim.lr, warmup, config.optim.decay)
-    for group in state.optimiser.param_groups:
-        group["lr"] = lr * group["scale"]
+    lr = set_rates(state.optimiser, config.optim, state.step, config.steps)
     loss = _backward(state.model, config, objective, batch)
     if not math.isfinite(loss):
         raise UserError(
             f"the loss became {loss} at step {state.step + 1} (learning rate {lr:.2g}). The rate is too high for these "
             "weights: lower it with --set lr=..., or check the weights. Nothing was released from this run."
         )
-    torch.nn.utils.clip_grad_norm_(state.model.parameters(), config.optim.clip_norm)
+    clip_gradients(state.model.parameters(), config.optim)
     state.optimiser.step()
     if state.ema:
         state.ema.update(state.model)
