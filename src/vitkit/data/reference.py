@@ -83,11 +83,11 @@ def reference_view(image: Picture, record: Preprocess, augment: ReferenceAugment
     picture = _rgb(image)
     pixels = _cropped(picture, record.image_size, augment, rng)
     if augment.flip and rng.random() < 0.5:
-        pixels = pixels[:, ::-1]
+        pixels = _mirrored(pixels)
     if augment.layers:
-        pixels = randaugment(np.ascontiguousarray(pixels), augment.layers, augment.magnitude, rng)
+        pixels = randaugment(pixels, augment.layers, augment.magnitude, rng)
     if not augment.erase.probability:
-        return np.ascontiguousarray(pixels) if augment.cast else _unit(pixels)
+        return pixels if augment.cast else _unit(pixels)
     mean, std = np.array(record.mean), np.array(record.std)
     return erase(_unit(pixels), augment.erase, mean, std, rng)
 
@@ -105,8 +105,15 @@ def _cropped(picture: Image.Image, size: tuple[int, int], augment: ReferenceAugm
             f"{augment.resize}; set resize to at least {max(size)}."
         )
     if augment.crop == "resmall_crop":
-        return random_crop(resize_small(picture, augment.resize), size, rng)
-    return random_crop(scaled(picture, (augment.resize, augment.resize)), size, rng)
+        return np.ascontiguousarray(random_crop(resize_small(picture, augment.resize), size, rng))
+    return np.ascontiguousarray(random_crop(scaled(picture, (augment.resize, augment.resize)), size, rng))
+
+
+def _mirrored(pixels: Array) -> Array:
+    """Left to right."""
+    if pixels.dtype != np.uint8:
+        return np.ascontiguousarray(pixels[:, ::-1])
+    return np.asarray(Image.fromarray(pixels).transpose(Image.Transpose.FLIP_LEFT_RIGHT))  # several times as fast
 
 
 def central_view(image: Image.Image | Array, size: tuple[int, int], small: int) -> Array:

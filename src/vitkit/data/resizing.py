@@ -30,6 +30,7 @@ __all__ = [
 ]
 
 Array = np.ndarray[Any, Any]
+BLOCK = 64  # rows
 KEPT_TAPS = 256  # pairs of lengths whose weights are kept: those of the sizes that one run meets most
 f32 = np.float32
 
@@ -76,7 +77,14 @@ def resize_bilinear(image: Image.Image | Array, size: tuple[int, int]) -> Array:
 
     Equal to `torch.nn.functional.interpolate(align_corners=False)` but for rounding.
     """
-    return _unpacked(_bilinear(as_picture(image), size))
+    picture = as_picture(image)
+    _check(size)
+    out = np.empty((*size, 3), f32)
+    for rows in _blocks(size[0]):
+        values = _bilinear_rows(picture, size, rows)
+        for c in range(3):
+            out[rows, :, c] = values[:, c::4]
+    return out
 
 
 def resize_area(image: Image.Image | Array, size: tuple[int, int]) -> Array:
@@ -84,18 +92,25 @@ def resize_area(image: Image.Image | Array, size: tuple[int, int]) -> Array:
 
     Not torch's mode="area", which widens each area to whole pixels.
     """
-    return _unpacked(_area(as_picture(image), size))
+    _check(size)
+    return np.stack(_area(as_picture(image), size), axis=-1)
 
 
 def resize(image: Image.Image | Array, size: tuple[int, int]) -> Array:
     """big_vision's resize: bilinear without antialiasing, truncated; uint8 (H, W, 3) of ``size`` (height, width)."""
-    return _truncated(_bilinear(as_picture(image), size))
+    picture = as_picture(image)
+    _check(size)
+    out = np.empty((size[0], 4 * size[1]), np.uint8)
+    for rows in _blocks(size[0]):
+        out[rows] = _bilinear_rows(picture, size, rows)  # values between those of pixels: truncated, nothing to clip
+    return np.asarray(Image.frombytes("RGB", size[::-1], out.tobytes(), "raw", "RGBX"))
 
 
 def resize_small(image: Image.Image | Array, small: int) -> Array:
     """big_vision's resize_small: short side to ``small`` pixels, method area, truncated; uint8 (H, W, 3)."""
     picture = as_picture(image)
-    return _truncated(_area(picture, small_size((picture.height, picture.width), small)))
+    planes = _area(picture, small_size((picture.height, picture.width), small))
+    return np.asarray(Image.merge("RGB", [Image.fromarray(to_uint8(plane)) for plane in planes]))
 
 
 def small_size(size: tuple[int, int], small: int) -> tuple[int, int]:
@@ -140,28 +155,14 @@ def _spare(pixels: Array, size: tuple[int, int]) -> tuple[int, int]:
     return h - H, w - W
 
 
-# What follows works on four bytes a pixel, RGB and one unused, which numpy gathers several times as fast as three.
+def _check(size: tuple[int, int]) -> None:
+    if len(size) != 2 or not all(type(n) is int and n > 0 for n in size):
+        raise UserError(f"an image is resized to two positive integers (height, width), got {size!r}.")
 
 
-def _packed(image: Image.Image) -> Array:
-    """One uint32 per pixel (H, W)."""
-    return np.frombuffer(image.tobytes("raw", "RGBX"), np.uint32).reshape(image.height, image.width)
-
-
-def _floats(packed: Array) -> Array:
-    """Packed pixels (H, W) to float32 (H, W * 4)."""
-    return packed.view(np.uint8).astype(f32).reshape(len(packed), -1)
-
-
-def _unpacked(rows: Array) -> Array:
-    """(H, W * 4) to (H, W, 3)."""
-    return np.ascontiguousarray(rows.reshape(len(rows), -1, 4)[..., :3])
-
-
-def _truncated(rows: Array) -> Array:
-    """float32 (H, W * 4) in [0, 255] to uint8 (H, W, 3)."""
-    size = (rows.shape[1] // 4, len(rows))
-    return np.asarray(Image.frombytes("RGB", size, to_uint8(rows).tobytes(), "raw", "RGBX"))
+def _blocks(rows: int) -> list[slice]:
+    """Parts of an image whose intermediate values stay in the processor's cache."""
+    return [slice(start, min(rows, start + BLOCK)) for start in range(0, rows, BLOCK)]
 
 
 class _Pair(NamedTuple):
@@ -181,19 +182,23 @@ def _pairs(old: int, new: int) -> _Pair:
     return _Pair(lower, upper, centre - floor)
 
 
-def _bilinear(image: Image.Image, size: tuple[int, int]) -> Array:
-    """float32 (H, W * 4)."""
-    _check(size)
-    packed = _packed(image)
+def _bilinear_rows(image: Image.Image, size: tuple[int, int], rows: slice) -> Array:
+    """Some rows of the result, float32 (rows, W * 4): four values a pixel, which numpy gathers several times as fast as three."""
     y, x = _pairs(image.height, size[0]), _pairs(image.width, size[1])
-    top, bottom = y.lower, y.upper
-    if 2 * size[0] < image.height:  # rows that no new pixel reads
-        rows, places = np.unique(np.concatenate([top, bottom]), return_inverse=True)
-        packed, top, bottom = packed[rows], places[: size[0]], places[size[0] :]
-    across = _between(
-        _floats(packed.take(x.lower, axis=1)), _floats(packed.take(x.upper, axis=1)), np.repeat(x.part, 4)
+    upper, lower = y.lower[rows], y.upper[rows]  # old rows, both rising
+    top, bottom = int(upper[0]), int(lower[-1]) + 1
+    band = image.crop((0, top, image.width, bottom)).tobytes("raw", "RGBX")
+    packed = np.frombuffer(band, np.uint32).reshape(-1, image.width)
+    upper, lower = upper - top, lower - top
+    if len(packed) > 2 * len(upper):  # some are between those that are read
+        packed = packed[np.stack([upper, lower], 1).ravel()]
+        upper = np.arange(0, len(packed), 2)
+        lower = upper + 1
+    left, right = (
+        packed.take(column, axis=1).view(np.uint8).astype(f32).reshape(len(packed), -1) for column in (x.lower, x.upper)
     )
-    return _between(across.take(top, axis=0), across.take(bottom, axis=0), y.part[:, None])
+    across = _between(left, right, np.repeat(x.part, 4))
+    return _between(across.take(upper, axis=0), across.take(lower, axis=0), y.part[rows, None])
 
 
 def _between(first: Array, second: Array, part: Array) -> Array:
@@ -225,21 +230,26 @@ def _overlaps(old: int, new: int) -> _Overlaps:
     return _Overlaps(np.minimum(places, old - 1), weights)
 
 
-def _area(image: Image.Image, size: tuple[int, int]) -> Array:
-    """float32 (H, W * 4)."""
-    _check(size)
-    packed = _packed(image)
+def _area(image: Image.Image, size: tuple[int, int]) -> list[Array]:
+    """Three planes (H, W), float32."""
     y, x = _overlaps(image.height, size[0]), _overlaps(image.width, size[1])
-    across = np.zeros((image.height, 4 * size[1]), f32)
-    for places, weights in zip(*x, strict=True):
-        across += _floats(packed.take(places, axis=1)) * np.repeat(weights, 4)
-    whole = np.zeros((size[0], 4 * size[1]), f32)
-    for places, weights in zip(*y, strict=True):
-        whole += across.take(places, axis=0) * weights[:, None]
-    whole *= f32(1) / ((f32(image.height) / f32(size[0])) * (f32(image.width) / f32(size[1])))
-    return whole
+    scale = f32(1) / ((f32(image.height) / f32(size[0])) * (f32(image.width) / f32(size[1])))
+    planes = []
+    for band in image.split():
+        values = np.asarray(band)
+        across = np.empty((image.height, size[1]), f32)
+        for rows in _blocks(image.height):
+            _sum_taps(values[rows], x.places, x.weights, 1, across[rows])
+        whole = np.empty(size, f32)
+        for rows in _blocks(size[0]):
+            _sum_taps(across, y.places[:, rows], y.weights[:, rows, None], 0, whole[rows])
+        whole *= scale
+        planes.append(whole)
+    return planes
 
 
-def _check(size: tuple[int, int]) -> None:
-    if len(size) != 2 or not all(type(n) is int and n > 0 for n in size):
-        raise UserError(f"an image is resized to two positive integers (height, width), got {size!r}.")
+def _sum_taps(values: Array, places: Array, weights: Array, axis: int, out: Array) -> None:
+    """``out`` becomes the sum over k of the values at places[k] along ``axis``, times weights[k], added in order."""
+    np.multiply(values.take(places[0], axis), weights[0], out=out)
+    for k in range(1, len(places)):
+        out += values.take(places[k], axis) * weights[k]
