@@ -17,7 +17,6 @@ import torch
 from PIL import Image
 
 from vitkit.data.augment import Augment, augment_image
-from vitkit.data.erasing import Erase
 from vitkit.data.mixing import Mixing, draw_mix, mix_batch
 from vitkit.data.pixels import Preprocess
 from vitkit.data.randaugment import OPERATIONS, apply_operation
@@ -58,7 +57,7 @@ def main() -> None:
         "inception, flip": ReferenceAugment(),
         "inception, flip, float32 (vit_jax)": ReferenceAugment(cast=False),
         "inception, flip, RandAugment(2, 15)": ReferenceAugment(layers=2, magnitude=15),
-        "inception, flip, erase 0.25 with noise": ReferenceAugment(erase=Erase(0.25, mode="pixel")),
+        "inception, flip, erase 0.25 with noise": ReferenceAugment(erase=0.25, erase_mode="pixel"),
     }
     for name, augment in views.items():
         rows[name] = lambda size, augment=augment: reference_view(  # type: ignore[misc]

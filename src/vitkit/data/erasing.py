@@ -13,7 +13,7 @@ import numpy as np
 
 from vitkit.config import UserError, did_you_mean
 
-__all__ = ["ERASE_MODES", "Erase", "erase"]
+__all__ = ["ERASE_MODES", "Erase", "erase", "rising_pair"]
 
 Array = np.ndarray[Any, Any]
 ERASE_MODES = ("const", "rand", "pixel")
@@ -32,15 +32,29 @@ class Erase:
 
     def __post_init__(self) -> None:
         if not 0 <= self.probability <= 1:
-            raise UserError(f"erase.probability must be in [0, 1], got {self.probability}.")
+            raise UserError(f"the probability to erase must be in [0, 1], got {self.probability}.")
         if self.mode not in ERASE_MODES:
             known = ", ".join(ERASE_MODES)
-            raise UserError(f"erase.mode is {self.mode!r}; known: {known}.{did_you_mean(self.mode, ERASE_MODES)}")
-        for name, low, high in (("area", *self.area), ("aspect", *self.aspect), ("count", *self.count)):
-            if not 0 < low <= high < math.inf:
-                raise UserError(f"erase.{name} must be two positive numbers, the smaller first, got {low}, {high}.")
+            raise UserError(f"erase_mode is {self.mode!r}; known: {known}.{did_you_mean(self.mode, ERASE_MODES)}")
+        for name in ("area", "aspect", "count"):
+            object.__setattr__(self, name, rising_pair(f"erase_{name}", getattr(self, name)))
         if self.area[1] > 1:
-            raise UserError(f"erase.area is a part of the image and at most 1, got {self.area[1]}.")
+            raise UserError(f"erase_area is of parts of the image, at most 1, got {self.area[1]}.")
+        if not all(type(n) is int for n in self.count):
+            raise UserError(f"erase_count must be two whole numbers, got {self.count}.")
+
+
+def rising_pair(name: str, values: object) -> tuple[float, float]:
+    """Two positive numbers, the smaller first, as a tuple.
+
+    Raises:
+        UserError: anything else.
+    """
+    if isinstance(values, tuple | list) and len(values) == 2 and all(isinstance(v, int | float) for v in values):
+        low, high = values
+        if 0 < low <= high < math.inf:
+            return low, high
+    raise UserError(f"{name} must be two positive numbers, the smaller first, got {values!r}.")
 
 
 def erase(pixels: Array, how: Erase, mean: Array, std: Array, rng: np.random.Generator) -> Array:

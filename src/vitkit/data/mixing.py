@@ -17,7 +17,7 @@ from torch import Tensor
 
 from vitkit.config import UserError
 
-__all__ = ["Mix", "Mixing", "draw_mix", "mix_batch", "mix_part", "one_hot", "part_with_neighbour"]
+__all__ = ["Mix", "Mixing", "cut_box", "draw_mix", "mix_batch", "mix_part", "one_hot", "part_with_neighbour"]
 
 STREAM = 0x6D697800  # keeps these draws apart from those of images, whose generators are made of (seed, epoch, index)
 
@@ -90,7 +90,12 @@ def one_hot(labels: Tensor, outputs: int) -> Tensor:
 
 
 def mix_batch(images: Tensor, targets: Tensor, mix: Mix | None) -> tuple[Tensor, Tensor]:
-    """Mix a whole global batch: images (B, C, H, W) float, targets (B, O) float."""
+    """Mix a whole global batch: images (B, C, H, W) float, targets (B, O) float.
+
+    Raises:
+        UserError: targets that are class indices, which cannot be mixed.
+    """
+    _check_soft(targets)
     if mix is None:
         return images, targets
     around = [-1, *range(len(images))]
@@ -106,10 +111,7 @@ def mix_part(images: Tensor, targets: Tensor, mix: Mix | None) -> tuple[Tensor, 
     Raises:
         UserError: targets that are class indices, which cannot be mixed.
     """
-    if not targets.is_floating_point() or targets.ndim != 2:
-        raise UserError(
-            f"mixing needs soft targets of shape (images, classes), got {targets.dtype} of {tuple(targets.shape)}; see `one_hot`."
-        )
+    _check_soft(targets)
     if mix is None:
         return images[1:], targets[1:]
     labels = _weighted(targets, mix.weight)
@@ -119,6 +121,12 @@ def mix_part(images: Tensor, targets: Tensor, mix: Mix | None) -> tuple[Tensor, 
     pasted = images[1:].clone()
     pasted[..., top:bottom, left:right] = images[:-1, ..., top:bottom, left:right]
     return pasted, labels
+
+
+def _check_soft(targets: Tensor) -> None:
+    if not targets.is_floating_point() or targets.ndim != 2:
+        found = f"{targets.dtype} of {tuple(targets.shape)}"
+        raise UserError(f"mixing needs soft targets of shape (images, classes), got {found}; see `one_hot`.")
 
 
 def _weighted(values: Tensor, weight: float) -> Tensor:

@@ -6,15 +6,14 @@ them first changes the numbers.
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from vitkit.config import UserError, did_you_mean
-from vitkit.data.erasing import Erase, erase
+from vitkit.data.erasing import Erase, erase, rising_pair
 from vitkit.data.inception import AREA, ASPECT, inception_crop
 from vitkit.data.pixels import Picture, Preprocess
 from vitkit.data.randaugment import check_randaugment, randaugment
@@ -44,19 +43,21 @@ class ReferenceAugment:
     layers: int = 0  # of RandAugment; 0: off
     magnitude: float = 0  # of RandAugment
     cast: bool = True  # to uint8 after resizing, truncated, as big_vision; False: float32, as vit_jax
-    erase: Erase = field(default_factory=Erase)  # random erasing makes every view float32
+    erase: float = 0.0  # probability of random erasing, which makes every view float32; what follows as in `Erase`
+    erase_mode: str = "const"
+    erase_area: tuple[float, float] = Erase.area
+    erase_count: tuple[int, int] = Erase.count
 
     def __post_init__(self) -> None:
         if self.crop not in CROPS:
             raise UserError(f"crop is {self.crop!r}; known: {', '.join(CROPS)}.{did_you_mean(self.crop, CROPS)}")
         if type(self.resize) is not int or self.resize < 1:
             raise UserError(f"resize must be a positive number of pixels, got {self.resize!r}.")
-        low, high = self.area
-        if not 0 < low <= high <= 1:
-            raise UserError(f"area must be two parts of the image in (0, 1], the smaller first, got {low}, {high}.")
-        low, high = self.aspect
-        if not 0 < low <= high < math.inf:
-            raise UserError(f"aspect must be two positive numbers, the smaller first, got {low}, {high}.")
+        for name in ("area", "aspect", "erase_area", "erase_count"):
+            object.__setattr__(self, name, rising_pair(name, getattr(self, name)))
+        if self.area[1] > 1:
+            raise UserError(f"area is of parts of the image, at most 1, got {self.area[1]}.")
+        _ = self.erasing  # raises
         check_randaugment(self.layers, self.magnitude)
         if self.magnitude and not self.layers:
             raise UserError(
@@ -65,6 +66,11 @@ class ReferenceAugment:
         if not self.cast and (self.layers or self.crop == "resmall_crop"):
             what = "RandAugment" if self.layers else "crop resmall_crop"
             raise UserError(f"{what} gives uint8 images and cannot be had with cast=False; leave cast at its default.")
+
+    @property
+    def erasing(self) -> Erase:
+        """The settings of random erasing."""
+        return Erase(self.erase, self.erase_area, mode=self.erase_mode, count=self.erase_count)
 
     def __call__(self, image: Picture, record: Preprocess, rng: np.random.Generator) -> Array:
         """One view: `reference_view`."""
@@ -86,10 +92,10 @@ def reference_view(image: Picture, record: Preprocess, augment: ReferenceAugment
         pixels = _mirrored(pixels)
     if augment.layers:
         pixels = randaugment(pixels, augment.layers, augment.magnitude, rng)
-    if not augment.erase.probability:
+    if not augment.erase:
         return pixels if augment.cast else _unit(pixels)
     mean, std = np.array(record.mean), np.array(record.std)
-    return erase(_unit(pixels), augment.erase, mean, std, rng)
+    return erase(_unit(pixels), augment.erasing, mean, std, rng)
 
 
 def _cropped(picture: Image.Image, size: tuple[int, int], augment: ReferenceAugment, rng: np.random.Generator) -> Array:

@@ -168,8 +168,8 @@ def _blocks(rows: int) -> list[slice]:
 class _Pair(NamedTuple):
     """For each new pixel the two old ones around its centre, and how far it is on the way to the second."""
 
-    lower: Array
-    upper: Array
+    first: Array
+    second: Array
     part: Array  # float32
 
 
@@ -177,28 +177,29 @@ class _Pair(NamedTuple):
 def _pairs(old: int, new: int) -> _Pair:
     centre = (np.arange(new, dtype=f32) + f32(0.5)) * (f32(old) / f32(new)) - f32(0.5)
     floor = np.floor(centre)
-    lower = np.maximum(floor, 0).astype(np.intp)
-    upper = np.minimum(np.ceil(centre), old - 1).astype(np.intp)
-    return _Pair(lower, upper, centre - floor)
+    first = np.maximum(floor, 0).astype(np.intp)
+    second = np.minimum(np.ceil(centre), old - 1).astype(np.intp)
+    return _Pair(first, second, centre - floor)
 
 
 def _bilinear_rows(image: Image.Image, size: tuple[int, int], rows: slice) -> Array:
     """Some rows of the result, float32 (rows, W * 4): four values a pixel, which numpy gathers several times as fast as three."""
     y, x = _pairs(image.height, size[0]), _pairs(image.width, size[1])
-    upper, lower = y.lower[rows], y.upper[rows]  # old rows, both rising
-    top, bottom = int(upper[0]), int(lower[-1]) + 1
+    first, second = y.first[rows], y.second[rows]  # old rows, both rising
+    top, bottom = int(first[0]), int(second[-1]) + 1
     band = image.crop((0, top, image.width, bottom)).tobytes("raw", "RGBX")
     packed = np.frombuffer(band, np.uint32).reshape(-1, image.width)
-    upper, lower = upper - top, lower - top
-    if len(packed) > 2 * len(upper):  # some are between those that are read
-        packed = packed[np.stack([upper, lower], 1).ravel()]
-        upper = np.arange(0, len(packed), 2)
-        lower = upper + 1
+    first, second = first - top, second - top
+    if len(packed) > 2 * len(first):  # some are between those that are read
+        packed = packed[np.stack([first, second], 1).ravel()]
+        first = np.arange(0, len(packed), 2)
+        second = first + 1
     left, right = (
-        packed.take(column, axis=1).view(np.uint8).astype(f32).reshape(len(packed), -1) for column in (x.lower, x.upper)
+        packed.take(column, axis=1).view(np.uint8).astype(f32).reshape(len(packed), -1)
+        for column in (x.first, x.second)
     )
     across = _between(left, right, np.repeat(x.part, 4))
-    return _between(across.take(upper, axis=0), across.take(lower, axis=0), y.part[rows, None])
+    return _between(across.take(first, axis=0), across.take(second, axis=0), y.part[rows, None])
 
 
 def _between(first: Array, second: Array, part: Array) -> Array:
