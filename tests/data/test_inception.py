@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vitkit.data.inception import CropBox, inception_box, inception_crop
-from vitkit.data.resizing import resize, resize_bilinear
+from vitkit.data.inception import inception_box, inception_crop
+from vitkit.data.resizing import CropBox, resize, resize_bilinear
 
 # (height, width) -> mean, median, 5 % and 95 % quantile of the crop's part of the image, from TensorFlow's own op: 20,000 draws
 # with TensorFlow 2.21; another 6,000 of version 2.15 gave the same to 0.01.

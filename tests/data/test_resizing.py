@@ -12,9 +12,11 @@ from PIL import Image
 
 from vitkit.config import UserError
 from vitkit.data.resizing import (
+    CropBox,
     as_picture,
     as_pixels,
     central_crop,
+    central_window,
     random_crop,
     resize,
     resize_area,
@@ -113,6 +115,16 @@ def test_short_sides_and_roundings_of_resize_small() -> None:
     assert np.array_equal(resize_small(image, 12), to_uint8(resize_area(image, (12, 19))))
     with pytest.raises(UserError, match="positive number of pixels, got 0"):
         small_size((3, 3), 0)
+
+
+def test_a_window_is_the_same_piece_of_the_whole_also_of_thread_like_images() -> None:
+    image = noise(30, 47)
+    for window in (CropBox(0, 0, 12, 19), CropBox(3, 5, 4, 7), CropBox(11, 18, 1, 1)):
+        assert np.array_equal(resize_small(image, 12, window), window.cut(resize_small(image, 12)))
+    thread = np.repeat(noise(2, 30_000), 2, 0)[:2]
+    middle = central_window(small_size((2, 30_000), 448), (384, 384))  # of 448 x 6,720,000, which is never made
+    assert middle == (32, 3_359_808, 384, 384)
+    assert resize_small(thread, 448, middle).shape == (384, 384, 3)
 
 
 def test_pillow_images_and_arrays_are_alike_and_nothing_else_is_taken() -> None:

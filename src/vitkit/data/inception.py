@@ -8,26 +8,17 @@ Source: arXiv 1409.4842, section 6; tensorflow/core/kernels/image/sample_distort
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from vitkit.data.resizing import as_picture, resize, resize_bilinear
+from vitkit.data.resizing import CropBox, as_picture, resize, resize_bilinear
 
-__all__ = ["AREA", "ASPECT", "ATTEMPTS", "CropBox", "inception_box", "inception_crop"]
+__all__ = ["AREA", "ASPECT", "ATTEMPTS", "inception_box", "inception_crop"]
 
 Array = np.ndarray[Any, Any]
 AREA, ASPECT, ATTEMPTS = (0.05, 1.0), (0.75, 1.33), 100  # of both reference code bases
-
-
-class CropBox(NamedTuple):
-    """A piece of an image, in pixels."""
-
-    top: int
-    left: int
-    height: int
-    width: int
 
 
 def inception_box(

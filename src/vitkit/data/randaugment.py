@@ -52,6 +52,7 @@ Array = np.ndarray[Any, Any]
 Draw = np.random.Generator
 GREY = 128  # of pixels from outside and cut out
 GREY_WEIGHTS = (0.2989, 0.5870, 0.1140)  # tf.image.rgb_to_grayscale
+BLOCK = 32  # rows
 MAX_LAYERS, MAX_MAGNITUDE = 16, 100
 f32 = np.float32
 
@@ -104,14 +105,15 @@ def equalize(image: Array) -> Array:
 
 def adjust_color(image: Array, factor: float) -> Array:
     """Blend from grey (0.2989 R + 0.5870 G + 0.1140 B, times 255.5 / 255, truncated) to the image."""
-    planes = [image[..., c].astype(f32) for c in range(3)]
-    grey = np.zeros(image.shape[:2], f32)
-    for plane, weight in zip(planes, GREY_WEIGHTS, strict=True):  # to [0, 1] and back, in TensorFlow's order
-        grey += plane * f32(1 / 255) * f32(weight)
-    grey = (grey * f32(255.5)).astype(np.uint8).astype(f32)
     out = np.empty_like(image)
-    for c, plane in enumerate(planes):
-        out[..., c] = _blend(grey, plane, factor)
+    for rows in _blocks(image):
+        planes = [image[rows, :, c].astype(f32) for c in range(3)]
+        grey = np.zeros_like(planes[0])
+        for plane, weight in zip(planes, GREY_WEIGHTS, strict=True):  # to [0, 1] and back, in TensorFlow's order
+            grey += plane * f32(1 / 255) * f32(weight)
+        grey = (grey * f32(255.5)).astype(np.uint8).astype(f32)
+        for c, plane in enumerate(planes):
+            out[rows, :, c] = _blend(grey, plane, factor)
     return out
 
 
@@ -132,13 +134,16 @@ def adjust_sharpness(image: Array, factor: float) -> Array:
     In whole numbers. TensorFlow sums in float32, in an order that depends on the machine, and where 13 divides a sum it may
     truncate to one level less: 0.4 % of the values of a photo-like image.
     """
-    values = image.astype(np.uint16)
-    smooth = values.copy()
-    rows = values[:-2] + values[1:-1] + values[2:]
-    inner = rows[:, :-2] + rows[:, 1:-1] + rows[:, 2:]
-    inner += 4 * values[1:-1, 1:-1]
-    smooth[1:-1, 1:-1] = inner // 13
-    return _blend(smooth.astype(f32), image.astype(f32), factor)
+    out = image.copy()  # where the smoothed image is the image itself, so is every blend
+    for rows in _blocks(image[1:-1]):
+        values = image[rows.start : rows.stop + 2].astype(np.uint16)
+        down = values[:-2] + values[1:-1] + values[2:]
+        smooth = down[:, :-2] + down[:, 1:-1] + down[:, 2:]
+        center = values[1:-1, 1:-1]
+        smooth += 4 * center
+        smooth //= 13
+        out[rows.start + 1 : rows.stop + 1, 1:-1] = _blend(smooth.astype(f32), center.astype(f32), factor)
+    return out
 
 
 def cut_out(image: Array, center: tuple[int, int], half: int) -> Array:
@@ -253,6 +258,11 @@ def _blend(start: Array, end: Array, factor: float) -> Array:
     end += start
     np.clip(end, 0, 255, out=end)
     return end.astype(np.uint8)
+
+
+def _blocks(image: Array) -> list[slice]:
+    """Parts of its rows whose float32 values stay in the processor's cache."""
+    return [slice(start, min(len(image), start + BLOCK)) for start in range(0, len(image), BLOCK)]
 
 
 def _mapped(image: Array, table: Array) -> Array:

@@ -17,7 +17,16 @@ from vitkit.data.erasing import Erase, erase, rising_pair
 from vitkit.data.inception import AREA, ASPECT, inception_crop
 from vitkit.data.pixels import Picture, Preprocess
 from vitkit.data.randaugment import check_randaugment, randaugment
-from vitkit.data.resizing import as_picture, central_crop, random_crop, resize, resize_bilinear, resize_small
+from vitkit.data.resizing import (
+    as_picture,
+    central_window,
+    random_crop,
+    random_window,
+    resize,
+    resize_bilinear,
+    resize_small,
+    small_size,
+)
 
 __all__ = ["CROPS", "ReferenceAugment", "central_view", "reference_view", "squashed_view"]
 
@@ -111,7 +120,8 @@ def _cropped(picture: Image.Image, size: tuple[int, int], augment: ReferenceAugm
             f"{augment.resize}; set resize to at least {max(size)}."
         )
     if augment.crop == "resmall_crop":
-        return np.ascontiguousarray(random_crop(resize_small(picture, augment.resize), size, rng))
+        whole = small_size((picture.height, picture.width), augment.resize)
+        return resize_small(picture, augment.resize, random_window(whole, size, rng))
     return np.ascontiguousarray(random_crop(scaled(picture, (augment.resize, augment.resize)), size, rng))
 
 
@@ -130,7 +140,9 @@ def central_view(image: Image.Image | Array, size: tuple[int, int], small: int) 
     Raises:
         UserError: an image that is not RGB; ``small`` below the size.
     """
-    return np.ascontiguousarray(central_crop(resize_small(image, small), size))
+    picture = as_picture(image)
+    window = central_window(small_size((picture.height, picture.width), small), size)
+    return resize_small(picture, small, window)
 
 
 def squashed_view(image: Image.Image | Array, size: tuple[int, int]) -> Array:
@@ -139,7 +151,10 @@ def squashed_view(image: Image.Image | Array, size: tuple[int, int]) -> Array:
 
 
 def _unit(pixels: Array) -> Array:
-    return pixels.astype(np.float32) / np.float32(255)
+    """To [0, 1]; overwrites float32."""
+    unit = pixels.astype(np.float32, copy=False)
+    unit /= np.float32(255)
+    return unit
 
 
 def _rgb(image: Picture) -> Image.Image:

@@ -16,10 +16,13 @@ from PIL import Image
 from vitkit.config import UserError
 
 __all__ = [
+    "CropBox",
     "as_picture",
     "as_pixels",
     "central_crop",
+    "central_window",
     "random_crop",
+    "random_window",
     "resize",
     "resize_area",
     "resize_bilinear",
@@ -33,6 +36,19 @@ Array = np.ndarray[Any, Any]
 BLOCK = 64  # rows
 KEPT_TAPS = 256  # pairs of lengths whose weights are kept: those of the sizes that one run meets most
 f32 = np.float32
+
+
+class CropBox(NamedTuple):
+    """A piece of an image, in pixels."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+    def cut(self, pixels: Array) -> Array:
+        """The piece of an array (h, w, C)."""
+        return pixels[self.top : self.top + self.height, self.left : self.left + self.width]
 
 
 def as_picture(image: Image.Image | Array) -> Image.Image:
@@ -106,10 +122,13 @@ def resize(image: Image.Image | Array, size: tuple[int, int]) -> Array:
     return np.asarray(Image.frombytes("RGB", size[::-1], out.tobytes(), "raw", "RGBX"))
 
 
-def resize_small(image: Image.Image | Array, small: int) -> Array:
-    """big_vision's resize_small: short side to ``small`` pixels, method area, truncated; uint8 (H, W, 3)."""
+def resize_small(image: Image.Image | Array, small: int, window: CropBox | None = None) -> Array:
+    """big_vision's resize_small: short side to ``small`` pixels, method area, truncated; uint8 (H, W, 3).
+
+    With a ``window`` of the resized image only that is computed, to the same values.
+    """
     picture = as_picture(image)
-    planes = _area(picture, small_size((picture.height, picture.width), small))
+    planes = _area(picture, small_size((picture.height, picture.width), small), window)
     return np.asarray(Image.merge("RGB", [Image.fromarray(to_uint8(plane)) for plane in planes]))
 
 
@@ -126,28 +145,42 @@ def small_size(size: tuple[int, int], small: int) -> tuple[int, int]:
     return height, width
 
 
-def central_crop(pixels: Array, size: tuple[int, int]) -> Array:
-    """The centre (H, W) of an array (h, w, C), offsets rounded down.
+def central_window(whole: tuple[int, int], size: tuple[int, int]) -> CropBox:
+    """The centre of ``size`` of an image of size ``whole``, both (height, width); offsets rounded down.
 
     Raises:
         UserError: the image is smaller than the crop.
     """
-    top, left = (spare // 2 for spare in _spare(pixels, size))
-    return pixels[top : top + size[0], left : left + size[1]]
+    spare_y, spare_x = _spare(whole, size)
+    return CropBox(spare_y // 2, spare_x // 2, *size)
+
+
+def random_window(whole: tuple[int, int], size: tuple[int, int], rng: np.random.Generator) -> CropBox:
+    """A uniformly drawn piece of ``size`` of an image of size ``whole``, both (height, width).
+
+    Raises:
+        UserError: the image is smaller than the crop.
+    """
+    spare_y, spare_x = _spare(whole, size)
+    return CropBox(int(rng.integers(spare_y + 1)), int(rng.integers(spare_x + 1)), *size)
+
+
+def central_crop(pixels: Array, size: tuple[int, int]) -> Array:
+    """The `central_window` of an array (h, w, C)."""
+    return central_window(_size(pixels), size).cut(pixels)
 
 
 def random_crop(pixels: Array, size: tuple[int, int], rng: np.random.Generator) -> Array:
-    """A uniformly drawn piece (H, W) of an array (h, w, C).
-
-    Raises:
-        UserError: the image is smaller than the crop.
-    """
-    top, left = (int(rng.integers(spare + 1)) for spare in _spare(pixels, size))
-    return pixels[top : top + size[0], left : left + size[1]]
+    """A `random_window` of an array (h, w, C)."""
+    return random_window(_size(pixels), size, rng).cut(pixels)
 
 
-def _spare(pixels: Array, size: tuple[int, int]) -> tuple[int, int]:
-    (h, w), (H, W) = pixels.shape[:2], size
+def _size(pixels: Array) -> tuple[int, int]:
+    return pixels.shape[0], pixels.shape[1]
+
+
+def _spare(whole: tuple[int, int], size: tuple[int, int]) -> tuple[int, int]:
+    (h, w), (H, W) = whole, size
     if h < H or w < W:
         raise UserError(
             f"cannot cut {H} x {W} pixels (height x width) out of an image of {h} x {w}; resize it to more."
@@ -217,11 +250,11 @@ class _Overlaps(NamedTuple):
     weights: Array  # (K, new) float32
 
 
-@functools.lru_cache(KEPT_TAPS)
-def _overlaps(old: int, new: int) -> _Overlaps:
+def _overlaps(old: int, new: int, start: int, count: int) -> _Overlaps:
+    """Of the new pixels from ``start`` on."""
     scale = f32(old) / f32(new)
-    begin = np.arange(new, dtype=f32) * scale
-    end = np.arange(1, new + 1, dtype=f32) * scale
+    begin = np.arange(start, start + count, dtype=f32) * scale
+    end = np.arange(start + 1, start + count + 1, dtype=f32) * scale
     first, last = np.floor(begin).astype(np.intp), np.ceil(end).astype(np.intp)
     places = first + np.arange((last - first).max())[:, None]
     here = places.astype(f32)
@@ -231,19 +264,21 @@ def _overlaps(old: int, new: int) -> _Overlaps:
     return _Overlaps(np.minimum(places, old - 1), weights)
 
 
-def _area(image: Image.Image, size: tuple[int, int]) -> list[Array]:
-    """Three planes (H, W), float32."""
-    y, x = _overlaps(image.height, size[0]), _overlaps(image.width, size[1])
+def _area(image: Image.Image, size: tuple[int, int], window: CropBox | None = None) -> list[Array]:
+    """Three planes (H, W), float32: of the whole image or of a window of the result."""
+    top, left, height, width = window or (0, 0, *size)
+    y, x = _overlaps(image.height, size[0], top, height), _overlaps(image.width, size[1], left, width)
     scale = f32(1) / ((f32(image.height) / f32(size[0])) * (f32(image.width) / f32(size[1])))
+    used = slice(int(y.places.min()), int(y.places.max()) + 1)
     planes = []
     for band in image.split():
-        values = np.asarray(band)
-        across = np.empty((image.height, size[1]), f32)
-        for rows in _blocks(image.height):
+        values = np.asarray(band)[used]
+        across = np.empty((len(values), width), f32)
+        for rows in _blocks(len(values)):
             _sum_taps(values[rows], x.places, x.weights, 1, across[rows])
-        whole = np.empty(size, f32)
-        for rows in _blocks(size[0]):
-            _sum_taps(across, y.places[:, rows], y.weights[:, rows, None], 0, whole[rows])
+        whole = np.empty((height, width), f32)
+        for rows in _blocks(height):
+            _sum_taps(across, y.places[:, rows] - used.start, y.weights[:, rows, None], 0, whole[rows])
         whole *= scale
         planes.append(whole)
     return planes
