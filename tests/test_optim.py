@@ -314,7 +314,7 @@ def as_before(config: TrainConfig, made: VisionTransformer) -> tuple[dict[str, t
             group["lr"] = rate * group["scale"]
         made.zero_grad()
         for part in (slice(0, 4), slice(4, 6)):
-            few = Batch(*(t[part] for t in batch))
+            few = Batch(batch.images[part], batch.labels[part])
             (Classify().loss(made, few) * (len(few.labels) / 6)).backward()
         torch.nn.utils.clip_grad_norm_(made.parameters(), optim.clip_norm)
         optimiser.step()
