@@ -25,13 +25,14 @@ LAYERS = {
     "zoo": 3, "analysis": 3,
     "train": 4, "engines": 4, "runlog": 5,
     "evals": 5,
-    "recipes": 6, "audits": 6, "finetuning": 6, "jobs": 6,
+    "recipes": 6, "audits": 6, "finetuning": 6, "pretraining": 6, "jobs": 6,
     "cli": 7, "__main__": 8,
 }  # fmt: skip
 ALLOWED = {
     ("report", "config"), ("report", "charts"), ("console", "config"), ("unknown", "weights"),
     ("optim", "schedules"), ("optim", "chains"),
-    ("finetuning", "recipes"), ("jobs", "finetuning"), ("jobs", "audits"), ("finetuning", "audits"),
+    ("finetuning", "recipes"), ("pretraining", "recipes"), ("jobs", "pretraining"), ("jobs", "recipes"),
+    ("jobs", "finetuning"), ("jobs", "audits"), ("finetuning", "audits"),
 }  # fmt: skip
 NEEDS_ORDER = [
     "arguments",
@@ -118,7 +119,7 @@ def test_every_module_imports_and_every_public_name_is_there_twice() -> None:
 def test_the_public_surface_is_this() -> None:
     assert vitkit.__all__ == [
         "UserError", "ViTConfig", "VisionTransformer", "audit", "convert", "demo", "doctor", "evaluate", "finetune", "list_models",
-        "load", "predict", "verify",
+        "list_recipes", "load", "predict", "pretrain", "verify",
     ]  # fmt: skip
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         vitkit.nothing  # noqa: B018

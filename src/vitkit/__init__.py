@@ -18,8 +18,10 @@ _HOMES = {
     "evaluate": "vitkit.jobs.evaluate",
     "finetune": "vitkit.jobs.finetune",
     "list_models": "vitkit.jobs.models",
+    "list_recipes": "vitkit.jobs.recipes",
     "load": "vitkit.jobs.load",
     "predict": "vitkit.jobs.predict",
+    "pretrain": "vitkit.jobs.pretrain",
     "verify": "vitkit.jobs.verify",
 }
 
@@ -34,8 +36,10 @@ __all__ = [
     "evaluate",
     "finetune",
     "list_models",
+    "list_recipes",
     "load",
     "predict",
+    "pretrain",
     "verify",
 ]
 

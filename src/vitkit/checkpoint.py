@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from vitkit.config import UserError, read_json, write_file, write_json
-from vitkit.models.vit import VisionTransformer
 from vitkit.optim import Ema
 from vitkit.weights.safetensors_file import read_tensors
 
@@ -24,7 +23,7 @@ FACTS = "state.json"
 class TrainState:
     """All that changes from step to step, what a run checkpoint holds."""
 
-    model: VisionTransformer
+    model: nn.Module  # a Vision Transformer, or what an objective built around one
     optimiser: torch.optim.Optimizer
     ema: Ema | None
     step: int = 0

@@ -164,7 +164,7 @@ def layer_of(name: str, depth: int) -> int:
 
 
 def make_optimiser(model: nn.Module, config: OptimConfig, depth: int) -> torch.optim.Optimizer:
-    """The optimiser over the parameters that require gradients.
+    """The optimiser over the parameters that require gradients; names are those of a model, or ``backbone.`` and these.
 
     Each group carries ``scale``, its part of the learning rate, and the ``weight_decay`` that is taken times its rate.
 
@@ -172,7 +172,8 @@ def make_optimiser(model: nn.Module, config: OptimConfig, depth: int) -> torch.o
         UserError: a ``layer_decay`` that leaves the first layers no rate that an absolute weight decay could refer to.
     """
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
-    for name, parameter in model.named_parameters():
+    for full, parameter in model.named_parameters():
+        name = full.removeprefix("backbone.")  # of what an objective built around the model
         if not parameter.requires_grad:
             continue
         scale = config.layer_decay ** (depth + 1 - layer_of(name, depth))

@@ -15,7 +15,7 @@ from vitkit import __version__
 from vitkit.charts import confusion_chart, interval_chart, line_chart, reliability_chart
 from vitkit.config import write_file, write_json
 
-__all__ = ["Row", "versions", "write_audit", "write_report"]
+__all__ = ["Row", "versions", "write_audit", "write_report", "write_training_report"]
 
 RATES = {
     "top1": "top-1 accuracy", "top5": "top-5 accuracy", "balanced_accuracy": "balanced accuracy", "macro_f1": "macro F1",
@@ -66,6 +66,24 @@ def write_report(run: Path, facts: Mapping[str, Any], pictures: Mapping[str, str
     """
     write_file(run / "report.html", _render(_finite(facts), pictures or {}).encode("utf-8", "replace"))
     write_json(run / "report.json", _finite(facts))  # last: it marks a finished run
+    return run / "report.html", run / "report.json"
+
+
+def write_training_report(run: Path, facts: Mapping[str, Any]) -> tuple[Path, Path]:
+    """Write ``report.json`` and ``report.html`` of a run from a recipe.
+
+    Raises:
+        UserError: the files cannot be written.
+    """
+    finite = _finite(facts)
+    curves = finite["curves"]
+    page = _page("pretrain.html.j2").render(
+        **finite,
+        loss_chart=line_chart(curves["loss"]),
+        top1_chart=line_chart([(e["step"], 100 * e["top1"]) for e in curves["evaluations"]]),
+    )
+    write_file(run / "report.html", page.encode("utf-8", "replace"))
+    write_json(run / "report.json", finite)  # last: it marks a finished run
     return run / "report.html", run / "report.json"
 
 

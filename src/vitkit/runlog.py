@@ -25,7 +25,7 @@ __all__ = ["Evaluated", "RunLog"]
 class Evaluated(NamedTuple):
     """What an evaluation during a run found."""
 
-    values: dict[str, float]  # for the log
+    values: dict[str, float]  # for the log; empty where there was nothing to evaluate on
     split: str
     shown: str  # for the live line
     value: float  # that chooses the weights to keep; higher is better
@@ -40,7 +40,7 @@ class RunLog:
         run: Path,
         config: TrainConfig,
         step: int,
-        evaluate: Callable[[dict[str, Tensor]], Evaluated],
+        evaluate: Callable[[dict[str, Tensor], int], Evaluated],
         resume: str,
         console: Console,
     ) -> None:
@@ -127,7 +127,9 @@ class RunLog:
 
     def evaluate(self, weights: dict[str, Tensor], step: int) -> tuple[float, float]:
         """Evaluate weights and log it."""
-        found = self._evaluate(weights)
+        found = self._evaluate(weights, step)
+        if not found.values:  # nothing to evaluate on
+            return found.value, found.floor
         entry = {"step": step, **found.values}
         self.evaluations.append(entry)
         self._shown = f"{found.shown}  "

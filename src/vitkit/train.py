@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from vitkit.checkpoint import TrainState
 from vitkit.config import UserError
 from vitkit.data.loader import Batch
-from vitkit.models.vit import Attention, VisionTransformer
+from vitkit.models.vit import Attention, Block
 from vitkit.optim import OptimConfig, clip_gradients, make_average, make_optimiser, set_rates
 
 __all__ = [
@@ -99,13 +99,14 @@ def _cpu_flag(flag: str) -> bool:
         return False
 
 
-def start(model: VisionTransformer, config: TrainConfig) -> TrainState:
-    """A fresh training state; the model is put on the device and set up in place."""
+def start(model: nn.Module, config: TrainConfig) -> TrainState:
+    """A fresh training state; the model, or what an objective built around one, is put on the device and set up in place."""
     model.to("cuda" if torch.cuda.is_available() else "cpu")
     for module in model.modules():
         if isinstance(module, Attention):
             module.fused = config.fused_attention
-    optimiser = make_optimiser(model, config.optim, model.config.depth)
+    depth = sum(isinstance(module, Block) for module in model.modules())
+    optimiser = make_optimiser(model, config.optim, depth)
     return TrainState(model, optimiser, make_average(model, config.optim))
 
 
@@ -203,9 +204,7 @@ class Measured:
     seconds: float  # of a whole step at that size
 
 
-def measure(
-    model: VisionTransformer, config: TrainConfig, objective: Objective, batch: Batch, memory_bytes: int
-) -> Measured:
+def measure(model: nn.Module, config: TrainConfig, objective: Objective, batch: Batch, memory_bytes: int) -> Measured:
     """Measure a step on a copy of the model: what it keeps in memory, and how long it takes.
 
     Memory is counted, not sampled, so equal runs on equal machines choose alike.

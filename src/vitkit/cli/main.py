@@ -17,7 +17,7 @@ from typing import Any
 import click
 
 from vitkit import __version__
-from vitkit.cli import checkpoints
+from vitkit.cli import checkpoints, training
 from vitkit.cli.options import (
     Duration,
     Setting,
@@ -37,6 +37,7 @@ __all__ = ["cli", "main"]
 SECTIONS = (
     ("Make a classifier", ("audit", "finetune", "demo")),
     ("Use it", ("predict", "evaluate")),
+    ("Train as published", ("pretrain", "recipes")),
     ("Published models", ("models", "verify", "convert")),
     ("This machine", ("doctor",)),
 )
@@ -252,7 +253,7 @@ def doctor(as_json: bool, offline: bool) -> None:
         print_json(facts)
 
 
-for _command in (checkpoints.convert, checkpoints.models, checkpoints.verify):
+for _command in (checkpoints.convert, checkpoints.models, checkpoints.verify, training.pretrain, training.recipes):
     cli.add_command(_command)
 
 

@@ -81,6 +81,11 @@ class ReferenceAugment:
         """The settings of random erasing."""
         return Erase(self.erase, self.erase_area, mode=self.erase_mode, count=self.erase_count)
 
+    @property
+    def whole(self) -> bool:
+        """Images must come in their full size: what shrinks them first changes the numbers."""
+        return True
+
     def __call__(self, image: Picture, record: Preprocess, rng: np.random.Generator) -> Array:
         """One view: `reference_view`."""
         return reference_view(image, record, self, rng)

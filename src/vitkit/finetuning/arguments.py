@@ -113,6 +113,8 @@ def read_arguments(run: Path) -> tuple[Arguments, str]:
     if not (run / "arguments.json").exists():
         raise UserError(f"{run} is not a fine-tuning run: it has no arguments.json.")
     stored = read_json(run / "arguments.json")
+    if stored.get("kind") == "pretrain":
+        raise UserError(f"{run} is a run from a recipe: vit pretrain --resume {run}.")
     size = stored["image_size"]
     arguments = Arguments(**{**stored, "image_size": tuple(size) if size else None})
     return arguments, (run / "command.txt").read_text(encoding="utf-8", errors="surrogateescape").strip()

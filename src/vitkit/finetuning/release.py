@@ -48,6 +48,7 @@ def probe_candidate(backbone: Bundle, probe: Probe, record: Preprocess, task: Ta
 
 def tuned_candidate(state: TrainState, record: Preprocess, task: Task) -> Bundle:
     """The best weights, merged, at the size the released model runs at."""
+    assert isinstance(state.model, VisionTransformer)
     model = VisionTransformer(dataclasses.replace(state.model.config, drop_path=0.0))
     model.load_state_dict(plain_state(state.best_weights))
     return Bundle(resize(model, record.image_size), record, task=task.name)

@@ -46,7 +46,8 @@ def run_training(
     console: Console,
 ) -> tuple[TrainState, RunLog]:
     config = plan.train
-    state = start(trainable_copy(model, arguments.train, plan.recipe, arguments.seed), config)
+    trainable = trainable_copy(model, arguments.train, plan.recipe, arguments.seed)
+    state = start(trainable, config)
     folder = run / "checkpoints"
     if has_checkpoint(folder):
         load_checkpoint(folder, state)
@@ -62,7 +63,7 @@ def run_training(
         outputs=data.task.outputs,
         max_pixels=arguments.max_pixels,
     )
-    validation = Validation(plan, data.splits.val, data.task, arguments, state.model.config, console)
+    validation = Validation(plan, data.splits.val, data.task, arguments, trainable.config, console)
     with RunLog(run, config, state.step, validation, f"vit finetune --resume {run}", console) as hooks:
         train(state, config, data.task.objective(plan.recipe.smoothing, balance.weights), batches, hooks)
     return state, hooks

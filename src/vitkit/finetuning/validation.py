@@ -39,7 +39,7 @@ class Validation:
         self.targets = task.targets(val)
         self.best: float | None = None
 
-    def __call__(self, weights: dict[str, Tensor]) -> Evaluated:
+    def __call__(self, weights: dict[str, Tensor], _step: int) -> Evaluated:
         """Score weights of the model in training, low-rank updates merged."""
         model = VisionTransformer(self.config)
         model.load_state_dict(plain_state(weights))

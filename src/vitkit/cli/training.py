@@ -1,0 +1,68 @@
+"""`vit pretrain` and `vit recipes`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from vitkit.cli.options import Setting, command_line, common, console_for, print_json
+
+__all__ = ["pretrain", "recipes"]
+
+
+@click.command(short_help="Train from a recipe: pre-training and transfer as published.")
+@click.argument("recipe", required=False)
+@click.argument("changes", nargs=-1, type=Setting(), metavar="[data=FOLDER] [KEY=VALUE]...")
+@click.option("--out", metavar="RUN", help="Run folder.")
+@click.option("--resume", metavar="RUN", help="Go on with a stopped run.")
+@click.option(
+    "--workers",
+    type=click.IntRange(min=0),
+    help="Processes that prepare images; never changes the result. [default: cores - 1]",
+)
+@common
+def pretrain(recipe: str | None, changes: Any, as_json: bool, offline: bool, **options: Any) -> None:
+    """Train RECIPE (see vit recipes) on data=FOLDER, with changes such as epochs=5 or optim.lr=3e-4.
+
+    The run folder gets model/ (the bundle), report.html, report.json and metrics.jsonl.
+    """
+    if recipe is None and options["resume"] is None:
+        raise click.UsageError("name a RECIPE (vit recipes lists them), or --resume RUN.")
+    if recipe is not None and "=" in recipe:
+        raise click.UsageError(f"name a recipe before {recipe!r}; vit recipes lists them.")
+    from vitkit.jobs.pretrain import pretrain as job
+
+    settings = dict(changes)
+    data = settings.pop("data", None)
+    result = job(
+        recipe,
+        data=None if data is None else str(data),
+        settings=settings,
+        command=command_line(),
+        console=console_for(as_json, offline),
+        **options,
+    )
+    if as_json:
+        print_json(
+            {
+                "run": str(result.run),
+                "bundle": str(result.bundle),
+                "report": str(result.report),
+                "rows": [row.to_dict() for row in result.rows],
+            }
+        )
+
+
+@click.command(short_help="The recipes: what they train, what they cost, what to expect.")
+@click.argument("words", nargs=-1, metavar="[FILTER]...")
+@common
+def recipes(words: tuple[str, ...], as_json: bool, offline: bool) -> None:
+    """List the recipes whose name or title has every word of FILTER."""
+    import dataclasses
+
+    from vitkit.jobs.recipes import list_recipes
+
+    found = list_recipes(" ".join(words), console=console_for(as_json, offline))
+    if as_json:
+        print_json([dataclasses.asdict(recipe) for recipe in found])

@@ -1,0 +1,74 @@
+"""The data of a run from a recipe: what trains, what is watched, what is scored once at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from vitkit.config import UserError
+from vitkit.console import Console
+from vitkit.data.loader import Batch, training_batches
+from vitkit.data.mixing import draw_mix, mix_batch, one_hot
+from vitkit.data.sources import Sample, Source, read_source
+from vitkit.recipes.recipe import Recipe
+
+__all__ = ["RecipeData", "batches_of", "read_recipe_data"]
+
+MOST_WATCHED = 2_000  # validation images scored during training
+
+
+@dataclass(frozen=True)
+class RecipeData:
+    """Images by their use."""
+
+    source: Source
+    train: Sequence[Sample]
+    watched: Sequence[Sample]  # part of a validation split, scored during training; empty without one
+    scored: Sequence[Sample]  # once, at the end
+    split: str  # of ``scored``: test, val, or empty where there is neither
+
+
+def read_recipe_data(data: str, console: Console) -> RecipeData:
+    """Find the images. Training chooses nothing on them: the last weights are kept.
+
+    Raises:
+        UserError: as `read_source`; no training split, or images with several classes.
+    """
+    source = read_source(data)
+    console.say(f"data      {source.name}: {source.describe()}")
+    for note in source.notes:
+        console.say(f"          {note}")
+    if source.multilabel:
+        raise UserError(f"{data} is multi-label data; recipes train on one class per image. See vit finetune.")
+    train = source.splits.get("train", source.splits.get("all", ()))
+    if not train:
+        raise UserError(f"{data} has no training images, only {', '.join(source.splits)}.")
+    val = source.splits.get("val", ())
+    split = next((name for name in ("test", "val") if source.splits.get(name)), "")
+    if not split:
+        console.warn("there is no test or val split: the model is released without a score")
+    every = -(-len(val) // MOST_WATCHED) if val else 1
+    return RecipeData(source, train, val[::every], source.splits.get(split, ()), split)
+
+
+def batches_of(recipe: Recipe, data: RecipeData, batch_size: int, steps: range, workers: int) -> Iterator[Batch]:
+    """Batches for ``steps``, their views and mixing as the recipe says."""
+    batches = training_batches(
+        data.train,
+        recipe.preprocess,
+        recipe.augment,
+        batch_size=batch_size,
+        steps=steps,
+        seed=recipe.seed,
+        workers=workers,
+    )
+    if not recipe.mixing.on:
+        return batches
+    return _mixed(recipe, len(data.source.classes), batches, steps)
+
+
+def _mixed(recipe: Recipe, outputs: int, batches: Iterator[Batch], steps: range) -> Iterator[Batch]:
+    for step, batch in zip(steps, batches, strict=True):
+        mix = draw_mix(recipe.mixing, recipe.preprocess.image_size, recipe.seed, step)
+        images, shares = mix_batch(batch.images, one_hot(batch.labels, outputs), mix)
+        yield batch._replace(images=images, labels=shares)

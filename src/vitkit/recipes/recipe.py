@@ -1,0 +1,144 @@
+"""What a training job is: model, data, objective, optimisation, views, and the number to expect with its source."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from vitkit.config import UserError, did_you_mean, override
+from vitkit.data.loader import Augmentation
+from vitkit.data.mixing import Mixing
+from vitkit.data.pixels import Preprocess
+from vitkit.models.vit import ViTConfig
+from vitkit.optim import OptimConfig
+
+__all__ = ["OBJECTIVES", "Expected", "Recipe", "changed", "fitted_optim", "steps_of"]
+
+OBJECTIVES = ("softmax", "sigmoid", "masked_patch")
+PARTS = ("model", "optim", "augment", "mixing", "preprocess")  # records inside a recipe, changed as part.field=value
+FREE = ("steps", "epochs", "batch_size", "seed", "smoothing", "head_bias", "objective", "evaluations", "start")
+
+
+@dataclass(frozen=True)
+class Expected:
+    """A number that the recipe was published, or measured by us, with."""
+
+    value: float  # a fraction
+    what: str  # metric and data
+    source: str
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One training job. ``steps`` or ``epochs`` says how long it is."""
+
+    name: str
+    title: str  # one line for `vit recipes`
+    data: str  # what it trains on, in words
+    images: int  # of that, which train
+    model: ViTConfig  # at the size it trains at; a run takes the number of classes from its data
+    batch_size: int
+    optim: OptimConfig
+    augment: Augmentation
+    preprocess: Preprocess  # of evaluation, and of the released bundle
+    objective: str = "softmax"
+    epochs: float | None = None
+    steps: int | None = None
+    mixing: Mixing = field(default_factory=Mixing)
+    smoothing: float = 0.0
+    head_bias: float = 0.0  # that the head starts from
+    evaluations: int = 10  # on the validation part, evenly spread
+    seed: int = 0
+    start: str = ""  # weights to go on from; empty: random ones
+    needs_start: bool = False  # a fine-tuning job: a run must name its ``start``
+    rates: tuple[float, ...] = ()  # learning rates that the source chooses between on held-out data, where it does
+    expected: tuple[Expected, ...] = ()
+    notes: str = ""  # what the source leaves open, and what was chosen
+
+    def __post_init__(self) -> None:
+        if self.objective not in OBJECTIVES:
+            raise UserError(
+                f"objective is {self.objective!r}; known: {', '.join(OBJECTIVES)}.{did_you_mean(self.objective, OBJECTIVES)}"
+            )
+        if (self.steps is None) == (self.epochs is None):
+            raise UserError(f"recipe {self.name}: say either steps or epochs.")
+        for name in ("steps", "epochs", "batch_size", "evaluations"):
+            if (value := getattr(self, name)) is not None and value <= 0:
+                raise UserError(f"{name} must be above 0, got {value}.")
+        if not 0 <= self.smoothing < 1 or not math.isfinite(self.head_bias):
+            raise UserError("smoothing must be in [0, 1) and head_bias a finite number.")
+        if self.model.image_size != self.preprocess.image_size:
+            raise UserError(
+                f"recipe {self.name}: the model's image_size is {self.model.image_size} and that of preprocess "
+                f"{self.preprocess.image_size}; say both."
+            )
+
+
+def steps_of(recipe: Recipe, images: int) -> int:
+    """Optimiser steps on so many training images; epochs are rounded to whole steps, as the reference does."""
+    if recipe.steps is not None:
+        return recipe.steps
+    assert recipe.epochs is not None
+    return max(1, round(recipe.epochs * images / min(recipe.batch_size, images)))
+
+
+def changed(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
+    """The recipe with changes: ``batch_size``, ``optim.lr``, ``model.depth``, ...
+
+    ``image_size`` changes model and preprocessing together; ``steps`` takes the place of ``epochs`` and the reverse.
+
+    Raises:
+        UserError: no such setting, the nearest one named, or a value of the wrong kind.
+    """
+    top: dict[str, Any] = {}
+    parts: dict[str, dict[str, Any]] = {}
+    known = [*FREE, "image_size", *(f"{part}.{f.name}" for part in PARTS for f in _fields(getattr(recipe, part)))]
+    for key, value in changes.items():
+        if key not in known:
+            raise UserError(f"recipe {recipe.name} has no setting {key!r}.{did_you_mean(key, known)}")
+        part, _, name = key.rpartition(".")
+        if key == "image_size":
+            parts.setdefault("model", {})[key] = parts.setdefault("preprocess", {})[key] = value
+        elif part:
+            parts.setdefault(part, {})[name] = value
+        else:
+            top[key] = value
+    if "steps" in top and "epochs" in top:
+        raise UserError("say either steps or epochs, not both.")
+    if "steps" in top:
+        top["epochs"] = None
+    elif "epochs" in top:
+        top["steps"] = None
+    records = {
+        part: override(getattr(recipe, part), values, f"{recipe.name}: {part}") for part, values in parts.items()
+    }
+    _check_kinds(recipe, top)
+    return dataclasses.replace(recipe, **top, **records)
+
+
+def _fields(record: Any) -> tuple[dataclasses.Field[Any], ...]:
+    return dataclasses.fields(record)
+
+
+def _check_kinds(recipe: Recipe, values: Mapping[str, Any]) -> None:
+    whole = {"steps", "batch_size", "seed", "evaluations"}
+    for name, value in values.items():
+        if value is None:
+            continue
+        kinds: tuple[type, ...] = (
+            (int,) if name in whole else (str,) if name in ("objective", "start") else (int, float)
+        )
+        if not isinstance(value, kinds) or isinstance(value, bool):
+            wanted = "a whole number" if kinds == (int,) else "text" if kinds == (str,) else "a number"
+            raise UserError(f"recipe {recipe.name}: {name} must be {wanted}, got {value!r}.")
+
+
+def fitted_optim(optim: OptimConfig, steps: int) -> tuple[OptimConfig, str]:
+    """(the optimisation, what to tell) where the recipe's warm-up does not fit into so few steps: a tenth of them instead."""
+    if optim.warmup_steps < steps:
+        return optim, ""
+    note = f"the recipe's warm-up of {optim.warmup_steps} steps does not fit into {steps}: it takes a tenth of them instead"
+    return dataclasses.replace(optim, warmup_steps=0, warmup=0.1), note
