@@ -1,0 +1,90 @@
+"""Steps of `vit pretrain cifar10_small` beside those of a plain fp32 loop around timm's model, in turn.
+
+    python benchmarks/recipe_speed.py CIFAR10_FOLDER
+
+Both read the same files. Ours makes its views as the recipe says, in the recipe's precision; timm's loop has images already decoded,
+cropped by tensors and mirrored, so that its data cost next to nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import time
+import warnings
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+from peers import peer
+
+from vitkit.console import Console
+from vitkit.data.pixels import open_image
+from vitkit.pretraining.data import batches_of, read_recipe_data
+from vitkit.pretraining.model import first_model, with_objective
+from vitkit.recipes.book import find_recipe
+from vitkit.recipes.recipe import steps_of
+from vitkit.train import TrainConfig, best_precision, start, step_once
+
+ROUNDS, STEPS = 7, 10
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("data", help="CIFAR-10 in any form that vit finetune reads")
+    parser.add_argument("--workers", type=int, default=1)
+    given = parser.parse_args()
+    recipe = find_recipe("cifar10_small")
+    data = read_recipe_data(given.data, Console())
+    model = first_model(recipe, len(data.source.classes), Console())
+    module, objective = with_objective(recipe, model)
+    precision, fused = best_precision()
+    size = recipe.batch_size
+    total = steps_of(recipe, len(data.train))
+    plan = TrainConfig(total, size, size, 0, total, 0, precision, fused, recipe.optim)
+    state = start(module, plan)
+    ours = batches_of(recipe, data, size, range(total), given.workers)
+
+    c = recipe.model
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        theirs = peer("timm").models.VisionTransformer(
+            img_size=32, patch_size=4, embed_dim=c.embed_dim, depth=c.depth, num_heads=c.num_heads, num_classes=10,
+            mlp_ratio=c.mlp_dim / c.embed_dim, class_token=False, global_pool="avg",
+        )  # fmt: skip
+    optimiser = torch.optim.AdamW(theirs.parameters(), lr=recipe.optim.lr, weight_decay=recipe.optim.weight_decay)
+    few = data.train[: 8 * size]
+    pixels = torch.from_numpy(np.stack([np.asarray(open_image(sample.source)) for sample in few])).permute(0, 3, 1, 2)
+    labels = torch.tensor([sample.label for sample in few])
+
+    def our_step() -> None:
+        step_once(state, plan, objective, next(ours))
+        state.step += 1
+
+    def their_step() -> None:
+        at = torch.randint(0, len(pixels), (size,))
+        images = (pixels[at].float() / 255 - 0.5) / 0.5
+        images = torch.where(torch.rand(size, 1, 1, 1) < 0.5, images.flip(-1), images)
+        optimiser.zero_grad()
+        nn.functional.cross_entropy(theirs(images), labels[at]).backward()
+        optimiser.step()
+
+    times: dict[str, list[float]] = {"vitkit": [], "timm": []}
+    for _ in range(ROUNDS):
+        for name, step in (("vitkit", our_step), ("timm", their_step)):
+            begin = time.perf_counter()
+            for _ in range(STEPS):
+                step()
+            times[name].append((time.perf_counter() - begin) / STEPS)
+    medians = {name: statistics.median(values[1:]) for name, values in times.items()}  # the first round warms up
+    for name, seconds in medians.items():
+        print(f"{name:7} {1000 * seconds:7.1f} ms a step of {size}, {size / seconds:7.0f} images/s")
+    print(f"ratio   {medians['vitkit'] / medians['timm']:.2f} ({precision}, fused attention {fused}, {torch.get_num_threads()} threads)")
+
+
+if __name__ == "__main__":
+    main()
