@@ -2,8 +2,8 @@
 
     python benchmarks/recipe_speed.py CIFAR10_FOLDER
 
-Both read the same files. Ours makes its views as the recipe says, in the recipe's precision; timm's loop has images already decoded,
-cropped by tensors and mirrored, so that its data cost next to nothing.
+Both read the same files. Ours makes its views as the recipe says, in the best precision; timm's loop has images already decoded
+and mirrors them as tensors, so that its data cost next to nothing.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ from torch import nn
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from peers import peer
-
 from vitkit.console import Console
 from vitkit.data.pixels import open_image
 from vitkit.pretraining.data import batches_of, read_recipe_data
@@ -83,7 +82,8 @@ def main() -> None:
     medians = {name: statistics.median(values[1:]) for name, values in times.items()}  # the first round warms up
     for name, seconds in medians.items():
         print(f"{name:7} {1000 * seconds:7.1f} ms a step of {size}, {size / seconds:7.0f} images/s")
-    print(f"ratio   {medians['vitkit'] / medians['timm']:.2f} ({precision}, fused attention {fused}, {torch.get_num_threads()} threads)")
+    ratio = medians["vitkit"] / medians["timm"]
+    print(f"ratio   {ratio:.2f} ({precision}, fused attention {fused}, {torch.get_num_threads()} threads)")
 
 
 if __name__ == "__main__":
