@@ -64,12 +64,12 @@ ROWS = (
     ),
     *(Row(model, "imagenet", 300, 3e-3, "cosine", 0.3, 0.1) for model in ("B/16", "B/32", "L/16", "L/32")),
 )
-# Table 6 by VIT_SPEC 10: exaFLOPs of the whole job, and in brackets the paper's own rounding.
+# exaFLOPs of the whole job as table 6 of the paper prints them (VIT_SPEC 10).
 EXAFLOPS = {
     ("B/32", 7): 55, ("B/16", 7): 224, ("L/32", 7): 196, ("L/16", 7): 783, ("L/16", 14): 1567, ("H/14", 14): 4262,
     ("R50+B/32", 7): 106, ("R50+B/16", 7): 274, ("R50+L/32", 7): 246, ("R50+L/16", 7): 859, ("R50+L/16", 14): 1668,
 }  # fmt: skip
-# ImageNet top-1 after fine-tuning, table 5 of the paper (VIT_SPEC 7): only what that document holds.
+# ImageNet top-1 after fine-tuning, table 5 of the paper (VIT_SPEC 7).
 FINE_TUNED = {
     ("B/16", "imagenet"): 0.7791, ("B/16", "imagenet21k"): 0.8397, ("B/16", "jft300m"): 0.8415,
 }  # fmt: skip
