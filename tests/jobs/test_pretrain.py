@@ -176,6 +176,11 @@ def test_what_cannot_be_is_one_message(
     assert "Traceback" not in err
 
 
+def test_a_setting_given_twice_is_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["pretrain", "cifar10_small", "steps=2", "steps=3"]) == 2
+    assert "steps is given more than once" in capsys.readouterr().err
+
+
 def test_a_taken_folder_is_refused_and_how_to_go_on_is_told(data: Path, tmp_path: Path) -> None:
     pretrain("cifar10_small", data=data, out=tmp_path / "run", settings=SMALL, workers=0)
     with pytest.raises(

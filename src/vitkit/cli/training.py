@@ -31,9 +31,11 @@ def pretrain(recipe: str | None, changes: Any, as_json: bool, offline: bool, **o
         raise click.UsageError("name a RECIPE (vit recipes lists them), or --resume RUN.")
     if recipe is not None and "=" in recipe:
         raise click.UsageError(f"name a recipe before {recipe!r}; vit recipes lists them.")
+    settings = dict(changes)
+    if twice := [key for key, _ in changes if sum(key == other for other, _ in changes) > 1]:
+        raise click.UsageError(f"{twice[0]} is given more than once; which value is meant?")
     from vitkit.jobs.pretrain import pretrain as job
 
-    settings = dict(changes)
     data = settings.pop("data", None)
     result = job(
         recipe,
