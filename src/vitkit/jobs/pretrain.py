@@ -31,7 +31,7 @@ from vitkit.pretraining.arguments import PretrainArguments, read_pretrain_argume
 from vitkit.pretraining.data import RecipeData, batches_of, read_recipe_data
 from vitkit.pretraining.model import backbone_weights, first_model, released, with_objective
 from vitkit.recipes.book import find_recipe
-from vitkit.recipes.recipe import Recipe, changed, fitted_optim, steps_of
+from vitkit.recipes.recipe import Recipe, batch_of, changed, fitted_optim, steps_of
 from vitkit.report import Row, versions, write_training_report
 from vitkit.runlog import Evaluated, RunLog
 from vitkit.train import TrainConfig, best_precision, measure, start, train
@@ -164,7 +164,7 @@ def _plan(run: Path, recipe: Recipe, data: RecipeData, module: Any, objective: A
         return from_dict(
             TrainConfig, {**stored, "optim": from_dict(OptimConfig, stored["optim"], str(path))}, str(path)
         )
-    batch_size = min(recipe.batch_size, len(data.train))
+    batch_size = batch_of(recipe, len(data.train))
     steps = steps_of(recipe, len(data.train))
     optim, note = fitted_optim(recipe.optim, steps)
     if note:
