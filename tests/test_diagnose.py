@@ -159,7 +159,8 @@ def test_an_input_that_is_not_finite_is_named_by_its_place() -> None:
     assert told.faults[0][0].change == "mend or remove what these were read from"
     soft = batch()._replace(labels=torch.full((8, 3), NAN), places=None)
     with pytest.raises(
-        NotFiniteError, match=r"finite: the loss itself; so is the input, label 0, 1, 2, 3, 4 and 3 more of the batch; all"
+        NotFiniteError,
+        match=r"finite: the loss itself; so is the input, label 0, 1, 2, 3, 4 and 3 more of the batch; all",
     ):
         step_once(start(model(), CONFIG), CONFIG, Classify(), soft)
 
@@ -196,7 +197,9 @@ def test_weights_that_an_update_spoils_are_neither_evaluated_nor_saved() -> None
             state.optimiser.register_step_post_hook(lambda *_: state.model.norm.weight.data.fill_(INF))
 
     told = Told(break_)
-    with pytest.raises(UserError, match=r"the weight norm\.weight is no longer finite after step 4: the update was too large"):
+    with pytest.raises(
+        UserError, match=r"the weight norm\.weight is no longer finite after step 4: the update was too large"
+    ):
         train(state, CONFIG, Classify(), [batch()] * CONFIG.steps, told)
     assert told.saved == [2]
 
