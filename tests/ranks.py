@@ -25,7 +25,7 @@ def keep(world, value):
 def torchrun(ranks: int, *command: str, restarts: int = 0, seconds: float = 120) -> subprocess.CompletedProcess[str]:
     """Run ``command``, arguments of python, on ranks of this machine."""
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1", "PYTHONFAULTHANDLER": "1"}
     environment.pop("RANK", None)
     return subprocess.run(
         [*launcher, f"--max-restarts={restarts}", *command],

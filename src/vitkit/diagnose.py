@@ -30,7 +30,9 @@ class NotFiniteError(UserError):
 def _is_finite(value: object) -> bool:
     """Are all numbers of a tensor, or of the tensors in a tuple or list, finite?"""
     if isinstance(value, Tensor):
-        return not value.is_floating_point() or bool(value.isfinite().all())
+        # of a tensor that ranks share, this one's part
+        part: Tensor = value.to_local() if hasattr(value, "to_local") else value
+        return not part.is_floating_point() or bool(part.isfinite().all())
     return all(map(_is_finite, value)) if isinstance(value, (tuple, list)) else True
 
 

@@ -227,6 +227,7 @@ def clip_gradients(parameters: Iterable[nn.Parameter], config: OptimConfig) -> f
     own = [parameter for parameter in parameters if parameter.grad is not None]
     gradients = [parameter.grad for parameter in own if parameter.grad is not None]
     norm = torch.nn.utils.get_total_norm(gradients)
+    norm = getattr(norm, "full_tensor", lambda: norm)()  # of gradients that ranks share
     length = float(norm)
     if not config.clip_norm or not math.isfinite(length):
         return length

@@ -20,10 +20,14 @@ from vitkit.config import UserError, write_file
 from vitkit.console import Console
 from vitkit.data.loader import Batch
 from vitkit.diagnose import NotFiniteError
+from vitkit.parallel.world import ALONE, World
 from vitkit.trackers import Tracker, open_trackers
 from vitkit.train import StepReport, TrainConfig
 
 __all__ = ["Evaluated", "RunLog"]
+
+
+STOPS = (signal.SIGINT, signal.SIGTERM)  # Ctrl-C, and what torchrun and cluster schedulers send
 
 
 class Evaluated(NamedTuple):
@@ -48,34 +52,32 @@ class RunLog:
         resume: str,
         console: Console,
         trackers: Sequence[str] = (),
+        world: World = ALONE,
     ) -> None:
         """Begin, or go on, at ``step``; ``resume`` is the command that goes on with a stopped run.
 
-        ``trackers`` are names of `vitkit.trackers.TRACKERS` that get what ``metrics.jsonl`` gets.
+        Of several ranks the first one writes the log. ``trackers`` are names of
+        `vitkit.trackers.TRACKERS` that get what ``metrics.jsonl`` gets.
         """
         self.run, self.config, self.step, self.resume = run, config, step, resume
         self._evaluate, self.console = evaluate, console
-        self._tracker_names, self._trackers = trackers, dict[str, Tracker]()
+        self._tracker_names, self._trackers = trackers if world.main else (), dict[str, Tracker]()
+        self.world = world
         self.losses: list[tuple[int, float]] = []
         self.evaluations: list[dict[str, float]] = []
         self._shown = ""  # of the last evaluation, in the live line
         self._recent: deque[StepReport] = deque(maxlen=20)
         self._log: TextIO | None = None
         self._stop = False
-        self._old_handler: Any = None
+        self._old_handlers: dict[int, Any] = {}
 
     def __enter__(self) -> RunLog:
-        path = self.run / "metrics.jsonl"
-        write_file(
-            path, "".join(self._lines_until(path)).encode()
-        )  # whole or not at all, should the process be killed here
-        try:
-            self._log = path.open("a", encoding="utf-8")
-        except OSError as error:
-            raise UserError(f"cannot write {path}: {error.strerror}.") from None
+        if self.world.main:
+            self._open_log(self.run / "metrics.jsonl")
         self._trackers = open_trackers(self._tracker_names, self.run, self.step)
         if threading.current_thread() is threading.main_thread():
-            self._old_handler = signal.signal(signal.SIGINT, self._on_interrupt)
+            for number in STOPS:
+                self._old_handlers[number] = signal.signal(number, self._on_interrupt)
         self._line = self.console.live(self.config.steps, "training")
         self._line.__enter__()
         return self
@@ -86,14 +88,22 @@ class RunLog:
             self._log.close()
         for name in list(self._trackers):
             self._track(name, lambda tracker: tracker.close())
-        if self._old_handler is not None:
-            signal.signal(signal.SIGINT, self._old_handler)
+        for number, handler in self._old_handlers.items():
+            signal.signal(number, handler)
         if kind is KeyboardInterrupt:
             self.console.say(f"stopped at step {self.step}; go on with: {self.resume}")
 
+    def _open_log(self, path: Path) -> None:
+        # whole or not at all, should the process be killed here
+        write_file(path, "".join(self._lines_until(path)).encode())
+        try:
+            self._log = path.open("a", encoding="utf-8")
+        except OSError as error:
+            raise UserError(f"cannot write {path}: {error.strerror}.") from None
+
     def _on_interrupt(self, *_: object) -> None:
-        """The first Ctrl-C waits for the end of the step; a second one does not."""
-        if self._stop:
+        """The first Ctrl-C waits for the end of the step; a second one does not, unless other ranks would be left waiting."""
+        if self._stop and self.world.size == 1:
             raise KeyboardInterrupt
         self._stop = True
 
@@ -115,6 +125,8 @@ class RunLog:
         return kept
 
     def _write(self, entry: dict[str, object]) -> None:
+        if not self.world.main:
+            return
         try:
             assert self._log is not None
             self._log.write(json.dumps(entry) + "\n")
@@ -168,7 +180,7 @@ class RunLog:
         try:
             if self._log:
                 os.fsync(self._log.fileno())
-            save_checkpoint(self.run / "checkpoints", state)
+            save_checkpoint(self.run / "checkpoints", state, self.world)
         except (UserError, OSError) as error:
             raise UserError(f"{error} {self._how_to_go_on()}") from None
 
@@ -186,7 +198,8 @@ class RunLog:
         """Keep the batch of the step that failed beside the log; say where, and how to go on."""
         from safetensors.torch import save
 
-        path = self.run / f"nonfinite-step-{fault.step}.safetensors"
+        rank = f"-rank-{self.world.rank}" if self.world.size > 1 else ""
+        path = self.run / f"nonfinite-step-{fault.step}{rank}.safetensors"
         fields = {name: field for name, field in batch._asdict().items() if field is not None}
         try:
             write_file(path, save({name: field.detach().cpu().contiguous() for name, field in fields.items()}))

@@ -1,4 +1,7 @@
-"""A model on several ranks: each has all of it and gradients are summed, or each holds a part (FSDP2)."""
+"""A model on several ranks: each has all of it and gradients are summed, or each holds a part (FSDP2).
+
+What only ranks need is imported where they need it: it takes as long to import as half of torch.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +10,6 @@ from collections.abc import Iterable, Iterator
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import FSDPModule, fully_shard
-from torch.distributed.tensor import DTensor, distribute_tensor
 
 from vitkit.parallel.world import World
 
@@ -24,6 +24,9 @@ def shard(model: nn.Module, blocks: Iterable[nn.Module], world: World) -> None:
 
     All ranks must have the same weights. Gradients are summed over ranks, not averaged.
     """
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import FSDPModule, fully_shard
+
     kind = next(model.parameters()).device.type
     mesh = init_device_mesh(kind, (world.size,))
     inner = list(blocks)
@@ -37,13 +40,17 @@ def shard(model: nn.Module, blocks: Iterable[nn.Module], world: World) -> None:
 
 def is_sharded(model: nn.Module) -> bool:
     """Does each rank have a part of it only?"""
-    return isinstance(model, FSDPModule)
+    return any(_is_part(parameter) for parameter in model.parameters())
+
+
+def _is_part(tensor: Tensor) -> bool:
+    return hasattr(tensor, "full_tensor")  # a DTensor
 
 
 def syncs(model: nn.Module, last: bool) -> None:
     """Tell a sharded model whether the next backward pass is the last of a step, whose end sums gradients over ranks."""
-    if isinstance(model, FSDPModule):
-        model.set_requires_gradient_sync(last)
+    if is_sharded(model):
+        model.set_requires_gradient_sync(last)  # type: ignore[operator]
 
 
 def sum_gradients(model: nn.Module, world: World) -> None:
@@ -76,7 +83,7 @@ def _buckets(gradients: Iterable[Tensor]) -> Iterator[list[Tensor]]:
 
 def full(tensor: Tensor) -> Tensor:
     """The whole of a tensor that ranks share; another one as it is. Every rank must ask."""
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+    return tensor.full_tensor() if _is_part(tensor) else tensor  # type: ignore[attr-defined]
 
 
 def full_weights(weights: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -87,7 +94,10 @@ def full_weights(weights: dict[str, Tensor]) -> dict[str, Tensor]:
 @torch.no_grad()
 def fill(target: Tensor, source: Tensor) -> None:
     """Copy a whole tensor into one that may be this rank's part of it; the ranks do not talk to each other."""
-    if isinstance(target, DTensor):
+    if _is_part(target):
+        from torch.distributed.tensor import DTensor, distribute_tensor
+
+        assert isinstance(target, DTensor)
         part = distribute_tensor(source.to(target.device), target.device_mesh, target.placements, src_data_rank=None)
         target.to_local().copy_(part.to_local())
     else:

@@ -156,9 +156,7 @@ def session(patience: float, report: Callable[[str], None]) -> Iterator[World]:
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-    dist.init_process_group(
-        backend, store=_prefixed("exchange", store), rank=rank, world_size=size, timeout=LONGEST
-    )
+    dist.init_process_group(backend, store=_prefixed("exchange", store), rank=rank, world_size=size, timeout=LONGEST)
     watchdog = Watchdog(_prefixed("watchdog", store), rank, size, patience, report)
     world = World(rank, size, watchdog)
     try:
