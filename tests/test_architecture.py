@@ -23,7 +23,7 @@ LAYERS = {
     "models": 1, "data": 1, "optim": 1, "schedules": 1, "chains": 1, "unknown": 1, "weights": 1,
     "bundle": 2, "checkpoint": 2, "objectives": 2, "converters": 2,
     "zoo": 3, "analysis": 3,
-    "train": 4, "engines": 4, "runlog": 5,
+    "runfolder": 1, "train": 4, "engines": 4, "runlog": 5, "planning": 5,
     "evals": 5,
     "recipes": 6, "audits": 6, "finetuning": 6, "pretraining": 6, "jobs": 6,
     "cli": 7, "__main__": 8,

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from vitkit.checkpoint import TrainState, save_checkpoint
-from vitkit.config import UserError
+from vitkit.config import UserError, write_file
 from vitkit.console import Console
 from vitkit.train import StepReport, TrainConfig
 
@@ -59,8 +59,8 @@ class RunLog:
         path = self.run / "metrics.jsonl"
         kept = self._lines_until(path)
         try:
-            self._log = path.open("w", encoding="utf-8")
-            self._log.writelines(kept)
+            write_file(path, "".join(kept).encode())  # in one piece: the lines of earlier steps exist nowhere else
+            self._log = path.open("a", encoding="utf-8")
         except OSError as error:
             raise UserError(f"cannot write {path}: {error.strerror}.") from None
         if threading.current_thread() is threading.main_thread():

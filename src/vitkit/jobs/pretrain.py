@@ -13,32 +13,30 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import psutil
-import torch
 from torch import Tensor
 
 from vitkit.bundle import Bundle
 from vitkit.checkpoint import has_checkpoint, load_checkpoint
-from vitkit.config import UserError, from_dict, read_json, write_file, write_json
-from vitkit.console import Console, duration, percent
+from vitkit.config import UserError, from_dict, read_json
+from vitkit.console import Console, percent
 from vitkit.data.loader import spare_cores
 from vitkit.engines.eager import EagerEngine
 from vitkit.evals.scoring import outputs_of, rows, score_samples
 from vitkit.evals.tasks import make_task
 from vitkit.models.vit import VisionTransformer, ViTConfig
-from vitkit.optim import OptimConfig
 from vitkit.pretraining.arguments import PretrainArguments, read_pretrain_arguments
 from vitkit.pretraining.data import RecipeData, batches_of, read_recipe_data
-from vitkit.pretraining.model import backbone_weights, first_model, released, with_objective
+from vitkit.pretraining.model import backbone_weights, check_start, first_model, released, with_objective
+from vitkit.pretraining.plan import WATCHED_TOGETHER, check_plan, make_plan
 from vitkit.recipes.book import find_recipe
-from vitkit.recipes.recipe import Recipe, changed, fitted_optim, steps_of
+from vitkit.recipes.recipe import Recipe, changed
 from vitkit.report import Row, versions, write_training_report
+from vitkit.runfolder import check_free, claimed, write_arguments
 from vitkit.runlog import Evaluated, RunLog
-from vitkit.train import TrainConfig, best_precision, measure, start, train
+from vitkit.train import TrainConfig, start, train
+from vitkit.zoo.load import unseen_pixels
 
 __all__ = ["PretrainResult", "pretrain"]
-
-MEMORY_SHARE = 0.5  # of the free memory that training may plan with
 
 
 @dataclass(frozen=True)
@@ -58,8 +56,11 @@ def pretrain(
     out: str | Path | None = None,
     settings: Mapping[str, Any] | None = None,
     workers: int | None = None,
+    budget: float | None = None,
+    plan: str | Path | None = None,
     resume: str | Path | None = None,
     command: str | None = None,
+    began: float | None = None,
     console: Console | None = None,
 ) -> PretrainResult:
     """Train from a recipe.
@@ -70,15 +71,20 @@ def pretrain(
         out: the run folder.
         settings: changes of the recipe: ``{"epochs": 5, "optim.lr": 3e-4, "model.depth": 4}``.
         workers: processes that prepare images; never changes the result.
+        budget: seconds that the whole command may take; the number of steps is made to fit.
+        plan: a run of the same recipe whose number of steps, microbatch, precision and kernels are used again.
         resume: a stopped run to go on with; everything else is read from it.
         command: the command line, for the report.
+        began: when the command began, as of ``time.perf_counter``, where that was before this call.
 
     Raises:
         UserError: no such recipe or setting, data that cannot be trained on, a run folder that is taken.
     """
     console = console or Console()
+    began = time.perf_counter() if began is None else began
     if resume is not None:
-        if recipe is not None or data is not None or out is not None or settings:
+        given = (recipe, data, out, settings or None, budget, plan)
+        if any(value is not None for value in given):
             raise UserError("--resume takes everything from the run it goes on with; leave the other arguments out.")
         run = Path(resume)
         arguments, command = read_pretrain_arguments(run)
@@ -88,38 +94,47 @@ def pretrain(
             return PretrainResult(run, run / "model", run / "report.html", found)
         if workers is not None:
             arguments = dataclasses.replace(arguments, workers=workers)
-        return _run(run, arguments, command, console)
+        with claimed(run):
+            return _run(run, arguments, command, began, console)
     if recipe is None:
         raise UserError("name a recipe (see vit recipes), or a run to go on with: --resume RUN.")
     settings = dict(settings or {})
     if (start_ := settings.get("start")) and Path(str(start_)).exists():
         settings["start"] = str(Path(str(start_)).resolve())
-    changed(find_recipe(recipe), settings)  # says what is wrong with them before the data is read
+    check_start(changed(find_recipe(recipe), settings))  # says what is wrong with them before the data is read
     if data is None:
         raise UserError(f"recipe {recipe} needs its data: say data=FOLDER ({find_recipe(recipe).data}).")
     if out is None:
         raise UserError("name the folder to write to: --out RUN.")
     run = Path(out)
-    if run.exists() and (not run.is_dir() or any(run.iterdir())):
-        hint = f", or go on with it: vit pretrain --resume {run}" if (run / "arguments.json").exists() else ""
-        raise UserError(f"{run} already exists. Choose another --out{hint}.")
-    named = str(Path(data).resolve()) if Path(data).exists() else str(data)
-    arguments = PretrainArguments(recipe, named, settings, spare_cores() if workers is None else workers)
-    return _run(run, arguments, command or arguments.as_python(), console)
+    check_free(run, "pretrain")
+    named, planned = (str(Path(p).resolve()) if p is not None and Path(p).exists() else p for p in (data, plan))
+    arguments = PretrainArguments(
+        recipe,
+        str(named),
+        settings,
+        spare_cores() if workers is None else workers,
+        budget,
+        None if planned is None else str(planned),
+    )
+    check_plan(arguments)
+    command = command or arguments.as_python()
+    with claimed(run):
+        write_arguments(run, arguments.to_dict(), command)
+        return _run(run, arguments, command, began, console)
 
 
-def _run(run: Path, arguments: PretrainArguments, command: str, console: Console) -> PretrainResult:
-    began = time.perf_counter()
+def _run(run: Path, arguments: PretrainArguments, command: str, began: float, console: Console) -> PretrainResult:
     recipe = changed(find_recipe(arguments.recipe), arguments.settings)
     console.say(f"recipe    {recipe.name}: {recipe.title}")
     data = read_recipe_data(arguments.data, console)
     model = first_model(recipe, len(data.source.classes), console)
     console.say(f"model     {sum(p.numel() for p in model.parameters()):,} parameters, {_words(model.config)}")
-    if not (run / "arguments.json").exists():
-        write_json(run / "arguments.json", arguments.to_dict())
-        write_file(run / "command.txt", (command + "\n").encode("utf-8", "surrogateescape"))
+    if unseen := unseen_pixels(model.config):
+        console.warn(unseen)
     module, objective = with_objective(recipe, model)
-    plan = _plan(run, recipe, data, module, objective, console)
+    planned = make_plan(run, arguments, recipe, data, model.config, module, objective, began, console)
+    plan = planned.train
     state = start(module, plan)
     if has_checkpoint(run / "checkpoints"):
         load_checkpoint(run / "checkpoints", state)
@@ -156,35 +171,6 @@ def _words(c: ViTConfig) -> str:
     return f"width {c.embed_dim}, depth {c.depth}, patch {side}"
 
 
-def _plan(run: Path, recipe: Recipe, data: RecipeData, module: Any, objective: Any, console: Console) -> TrainConfig:
-    """Every choice made by timing or memory, fixed before step 0 and stored."""
-    path = run / "plan.json"
-    if path.exists():
-        stored = read_json(path)
-        return from_dict(
-            TrainConfig, {**stored, "optim": from_dict(OptimConfig, stored["optim"], str(path))}, str(path)
-        )
-    batch_size = min(recipe.batch_size, len(data.train))
-    steps = steps_of(recipe, len(data.train))
-    optim, note = fitted_optim(recipe.optim, steps)
-    if note:
-        console.warn(note)
-    precision, fused = best_precision()
-    plan = TrainConfig(
-        steps, batch_size, batch_size, recipe.seed, max(1, -(-steps // recipe.evaluations)), 0, precision, fused, optim
-    )
-    batch = next(iter(batches_of(recipe, data, batch_size, range(1), 0)))
-    free = torch.cuda.mem_get_info()[0] if torch.cuda.is_available() else psutil.virtual_memory().available
-    measured = measure(module, plan, objective, batch, int(MEMORY_SHARE * free))
-    plan = dataclasses.replace(plan, microbatch_size=measured.microbatch_size)
-    write_json(path, dataclasses.asdict(plan))
-    console.say(
-        f"plan      {steps} steps of {batch_size} images ({steps * batch_size / len(data.train):.1f} epochs), lr {optim.lr:g}, "
-        f"{precision}, {measured.microbatch_size} at a time: about {duration(steps * measured.seconds)}"
-    )
-    return plan
-
-
 class _Watch:
     """Scores weights on part of the validation split as training goes on. Nothing is chosen by it: the newest are kept."""
 
@@ -199,7 +185,9 @@ class _Watch:
             return Evaluated({}, "val", "", float(step), float(step))
         model = VisionTransformer(self.config)
         model.load_state_dict(backbone_weights(weights))
-        engine = EagerEngine(model, precision=self.plan.precision, fused_attention=self.plan.fused_attention, group=64)
+        engine = EagerEngine(
+            model, precision=self.plan.precision, fused_attention=self.plan.fused_attention, group=WATCHED_TOGETHER
+        )
         logits = outputs_of(engine, self.recipe.preprocess, self.data.watched, self.console, "validating").logits
         task = make_task("single-label", self.config.num_classes)
         values = task.score_logits(logits, task.targets(self.data.watched)).values
