@@ -293,3 +293,19 @@ def test_a_loaded_model_predicts_each_image_as_if_it_were_alone(saved: Path) -> 
     bundle = vitkit.load(saved)
     many = images(9)
     assert bundle.predict(many) == [bundle.predict(image)[0] for image in many]
+
+
+def test_a_new_bundle_appears_when_it_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle = Bundle(random_model(TINY), None)
+
+    def fail(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("vitkit.bundle.write_json", fail)
+        with pytest.raises(KeyboardInterrupt):
+            bundle.save(tmp_path / "model")
+    assert not (tmp_path / "model").exists()
+    bundle.save(tmp_path / "model")
+    assert {path.name for path in tmp_path.iterdir()} == {"model"}
+    assert Bundle.read(tmp_path / "model").config == TINY

@@ -214,7 +214,8 @@ class Bundle:
         return Outputs(*model.outputs(model.forward_features(images)))
 
     def save(self, path: str | Path) -> Path:
-        """Write the bundle to the folder ``path``; an existing bundle there is replaced file by file.
+        """Write the bundle to the folder ``path``: a new folder appears when it is whole, an existing bundle is replaced
+        file by file.
 
         Raises:
             UserError: the folder cannot be written, or holds something that is not a bundle.
@@ -245,14 +246,17 @@ class Bundle:
                 "licence": self.licence,
             },
         }
-        write_file(folder / "model.safetensors", data)
+        target = folder if folder.exists() else folder.with_name(folder.name + ".partial")
+        write_file(target / "model.safetensors", data)
         if self.unknown:
-            write_unknown(folder, self.unknown)
-        write_json(folder / "config.json", config)
+            write_unknown(target, self.unknown)
+        write_json(target / "config.json", config)
         if self.training:
-            write_json(folder / "training.json", self.training)
+            write_json(target / "training.json", self.training)
         else:
-            (folder / "training.json").unlink(missing_ok=True)  # of a bundle that was here before
+            (target / "training.json").unlink(missing_ok=True)  # of a bundle that was here before
+        if target != folder:
+            _appear(target, folder)
         return folder
 
     @classmethod
@@ -320,6 +324,13 @@ def calibrated(logits: Tensor, temperature: float, task: str) -> Tensor:
     for row in result:
         row.copy_(row.clone().sigmoid())
     return result
+
+
+def _appear(partial: Path, folder: Path) -> None:
+    try:
+        partial.replace(folder)
+    except OSError as error:
+        raise UserError(f"cannot write {folder}: {error.strerror or error}. Choose another place.") from None
 
 
 def is_bundle(folder: Path) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import math
 import platform
 from collections.abc import Mapping, Sequence
@@ -15,7 +16,7 @@ from vitkit import __version__
 from vitkit.charts import confusion_chart, interval_chart, line_chart, reliability_chart
 from vitkit.config import write_file, write_json
 
-__all__ = ["Row", "versions", "write_audit", "write_report", "write_training_report"]
+__all__ = ["Row", "code_fingerprint", "versions", "write_audit", "write_report", "write_training_report"]
 
 RATES = {
     "top1": "top-1 accuracy", "top5": "top-5 accuracy", "balanced_accuracy": "balanced accuracy", "macro_f1": "macro F1",
@@ -54,6 +55,15 @@ def versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             found[name] = "not installed"
     return found
+
+
+def code_fingerprint() -> str:
+    """A short sign of vitkit's own source."""
+    signed = hashlib.sha256()
+    folder = Path(__file__).parent
+    for path in sorted(folder.rglob("*.py")):
+        signed.update(path.relative_to(folder).as_posix().encode() + b"\0" + path.read_bytes())
+    return f"{__version__} ({signed.hexdigest()[:12]})"
 
 
 def write_report(run: Path, facts: Mapping[str, Any], pictures: Mapping[str, str] | None = None) -> tuple[Path, Path]:

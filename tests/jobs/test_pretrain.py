@@ -205,3 +205,24 @@ def test_recipes_are_listed_with_cost_and_what_to_expect(capsys: pytest.CaptureF
     assert f"1 of {len(all_recipes())} recipes." in out
     assert main(["recipes", "--json"]) == 0
     assert len(json.loads(capsys.readouterr().out)) == len(all_recipes())
+
+
+def test_pixels_that_fill_no_patch_are_told(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pretrain("cifar10_small", data=data, out=tmp_path / "run", settings={**SMALL, "image_size": (30, 30)}, workers=0)
+    told = "images of 30x30 are not whole patches: 2 rows and 2 columns of pixels are not seen"
+    assert f"warning: {told}" in capsys.readouterr().err
+    assert told in vitkit.load(tmp_path / "run" / "model").notes
+
+
+def test_a_recipe_without_its_weights_is_refused_before_the_data_is_read(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"paper_finetune_cifar10 goes on from pre-trained weights: say start=WEIGHTS"):
+        pretrain("paper_finetune_cifar10", data="nowhere", out=tmp_path / "run")
+
+
+def test_a_run_that_never_began_is_told_from_one_of_another_kind(data: Path, tmp_path: Path) -> None:
+    for job in (pretrain, vitkit.finetune):
+        with pytest.raises(UserError, match=r"There is nothing to go on with: .* give its first command again\."):
+            job(resume=tmp_path / "run")  # type: ignore[operator]
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "command.txt.partial").write_text("vit")
+    pretrain("cifar10_small", data=data, out=tmp_path / "run", settings=SMALL, workers=0)

@@ -9,6 +9,7 @@ import io
 import os
 import sys
 import tempfile
+import time
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
@@ -88,7 +89,10 @@ def cli() -> None:
 @click.option("--out", metavar="RUN", help="Run folder. [default: runs/<data>, numbered]")
 @click.option("--val", metavar="DATA", help="Validation images; without them a stratified part is held out.")
 @click.option(
-    "--budget", type=Duration(), metavar="TIME", help="Time that the run may take, by its own estimate: 90s, 10m, 2h."
+    "--budget",
+    type=Duration(),
+    metavar="TIME",
+    help="Time that the whole command may take: 90s, 10m, 2h. Steps are fitted.",
 )
 @click.option("--epochs", type=float, metavar="N", help="Passes over the training images, instead of the recipe's.")
 @click.option(
@@ -130,10 +134,12 @@ def finetune(data: str | None, as_json: bool, offline: bool, settings: Any, over
     """
     if data is None and options["resume"] is None:
         raise click.UsageError("name the DATA to fine-tune on, or --resume RUN.")
+    began = time.perf_counter()  # before torch is imported
     from vitkit.jobs.finetune import finetune as job
 
     result = job(
         data,
+        began=began,
         settings=dict(settings),
         overrides=dict(overrides),
         command=command_line(),

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import click
 
-from vitkit.cli.options import Setting, command_line, common, console_for, print_json
+from vitkit.cli.options import Duration, Setting, command_line, common, console_for, print_json
 
 __all__ = ["pretrain", "recipes"]
 
@@ -15,11 +16,32 @@ __all__ = ["pretrain", "recipes"]
 @click.argument("recipe", required=False)
 @click.argument("changes", nargs=-1, type=Setting(), metavar="[data=FOLDER] [KEY=VALUE]...")
 @click.option("--out", metavar="RUN", help="Run folder.")
+@click.option(
+    "--budget",
+    type=Duration(),
+    metavar="TIME",
+    help="Time that the whole command may take: 90s, 10m, 2h. Steps are fitted.",
+)
+@click.option("--plan", metavar="RUN", help="Repeat the steps, microbatch, precision and kernels of another run.")
 @click.option("--resume", metavar="RUN", help="Go on with a stopped run.")
 @click.option(
     "--workers",
     type=click.IntRange(min=0),
     help="Processes that prepare images; never changes the result. [default: cores - 1]",
+)
+@click.option(
+    "--parallel",
+    type=click.Choice(["ddp", "fsdp2"]),
+    default="ddp",
+    show_default=True,
+    help="Under torchrun: every rank has the whole model, or a part of it; never changes the result.",
+)
+@click.option(
+    "--rank-timeout",
+    type=Duration(),
+    default="10m",
+    show_default=True,
+    help="Under torchrun: how long ranks wait for another one before they name it and end the run.",
 )
 @common
 def pretrain(recipe: str | None, changes: Any, as_json: bool, offline: bool, **options: Any) -> None:
@@ -34,6 +56,7 @@ def pretrain(recipe: str | None, changes: Any, as_json: bool, offline: bool, **o
     settings = dict(changes)
     if twice := [key for key, _ in changes if sum(key == other for other, _ in changes) > 1]:
         raise click.UsageError(f"{twice[0]} is given more than once; which value is meant?")
+    began = time.perf_counter()  # before torch is imported
     from vitkit.jobs.pretrain import pretrain as job
 
     data = settings.pop("data", None)
@@ -43,6 +66,7 @@ def pretrain(recipe: str | None, changes: Any, as_json: bool, offline: bool, **o
         settings=settings,
         command=command_line(),
         console=console_for(as_json, offline),
+        began=began,
         **options,
     )
     if as_json:

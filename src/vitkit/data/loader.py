@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import multiprocessing
 import os
+import threading
 import warnings
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -137,6 +139,22 @@ class _Stream(Sampler[list[ViewKey]]):
             yield [keys[position] for position in self.positions]
 
 
+def _end_with_parent(_worker: int) -> None:
+    """Make a loader process end when its parent was killed, whatever it is doing.
+
+    torch's own look at the parent comes every 5 seconds and only between batches: a process that hands on a batch when
+    nobody reads the pipe any more would wait for ever.
+    """
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_follow, args=(parent,), daemon=True).start()
+
+
+def _follow(parent: Any) -> None:
+    parent.join()
+    os._exit(1)
+
+
 def _collate(views: list[_View]) -> list[_View]:
     # Arrays go through a pipe. Tensors would go through shared memory, which file-size limits and small containers break.
     return views
@@ -176,6 +194,7 @@ def training_batches(
             num_workers=workers,
             collate_fn=_collate,
             prefetch_factor=4 if workers else None,
+            worker_init_fn=_end_with_parent,
         )
     for step, views in zip(steps, loader, strict=True):
         if broken := [view.error for view in views if view.error]:

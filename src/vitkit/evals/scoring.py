@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -20,9 +21,20 @@ from vitkit.evals.classify import wilson
 from vitkit.evals.tasks import AnyScores, Task, make_task
 from vitkit.report import Row
 
-__all__ = ["SELECTION", "Scored", "classify_stream", "outputs_of", "rows", "score_samples", "seen_label", "task_of"]
+__all__ = [
+    "SELECTION",
+    "Scored",
+    "classify_stream",
+    "outputs_of",
+    "rows",
+    "score_samples",
+    "seconds_for",
+    "seen_label",
+    "task_of",
+]
 
 
+TIMED = 64  # images that scoring is timed on
 SELECTION = "selection, optimistic"  # figures on data that chose the epoch, the release or the temperature
 
 
@@ -113,6 +125,21 @@ def outputs_of(
             raise UserError(f"{sample.name} could be read before and cannot now: {result}")
         rows.append(result)
     return Outputs(*(torch.stack(parts) for parts in zip(*rows, strict=True)))
+
+
+def seconds_for(
+    engine: EagerEngine,
+    samples: Sequence[Sample],
+    record: Preprocess,
+    console: Console,
+    max_pixels: int = MAX_PIXELS,
+) -> float:
+    """What `outputs_of` takes for all samples, from at most `TIMED` of them."""
+    if not (few := samples[:TIMED]):
+        return 0.0
+    began = time.perf_counter()
+    outputs_of(engine, record, few, console, "timing", max_pixels=max_pixels)
+    return (time.perf_counter() - began) * len(samples) / len(few)
 
 
 def seen_label(bundle: Bundle, samples: Sequence[Sample]) -> tuple[str, int]:

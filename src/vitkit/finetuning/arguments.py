@@ -16,6 +16,7 @@ from vitkit.evals import multilabel
 from vitkit.evals.classify import METRICS
 from vitkit.models.vit import ViTConfig
 from vitkit.recipes.finetune import choose_recipe
+from vitkit.runfolder import not_begun
 
 __all__ = ["Arguments", "absolute", "check_arguments", "read_arguments"]
 
@@ -44,6 +45,7 @@ class Arguments:
     max_pixels: int = MAX_PIXELS  # larger images are listed without being decoded
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # fields of FinetuneRecipe
     overrides: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # of the loaded model
+    plan: str | None = None  # a run whose plan is used again
 
     def as_python(self) -> str:
         """The call that asks for the same run."""
@@ -111,7 +113,7 @@ def read_arguments(run: Path) -> tuple[Arguments, str]:
         UserError: not a fine-tuning run.
     """
     if not (run / "arguments.json").exists():
-        raise UserError(f"{run} is not a fine-tuning run: it has no arguments.json.")
+        raise UserError(f"{run} is not a fine-tuning run: it has no arguments.json.{not_begun(run)}")
     stored = read_json(run / "arguments.json")
     if stored.get("kind") == "pretrain":
         raise UserError(f"{run} is a run from a recipe: vit pretrain --resume {run}.")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vitkit.bundle import MULTI, SEPARATOR, SINGLE
-from vitkit.config import UserError, read_json, write_file, write_json
+from vitkit.config import UserError, read_json, write_json
 from vitkit.console import Console
 from vitkit.data.audit import CACHE_NAME, Scan, scan
 from vitkit.data.cache import Cache
@@ -21,7 +21,7 @@ from vitkit.evals.tasks import Task, make_task
 from vitkit.finetuning.arguments import Arguments
 from vitkit.recipes.finetune import validation_fraction
 
-__all__ = ["TaskData", "fold_numbers", "read_data", "write_inputs"]
+__all__ = ["TaskData", "fold_numbers", "read_data", "write_split"]
 
 MAX_VALIDATION_IMAGES = 2_000  # held out where there is no validation split
 
@@ -174,10 +174,8 @@ def _compare_fingerprints(run: Path, scans: Mapping[str, Scan], resumed: bool, c
         console.warn(f"the data of {', '.join(changed)} is not what {run} saw: the result will differ")
 
 
-def write_inputs(run: Path, arguments: Arguments, command: str, data: TaskData) -> None:
-    """Store what the run was asked, and its split."""
-    write_json(run / "arguments.json", dataclasses.asdict(arguments))
-    write_file(run / "command.txt", (command + "\n").encode("utf-8", "surrogateescape"))
+def write_split(run: Path, data: TaskData) -> None:
+    """Store which image is in which part, and what tells that the data changed."""
     parts = {"train": data.splits.train, "val": data.splits.val, "test": data.splits.test or []}
     stored = {name: [sample.name for sample in samples] for name, samples in parts.items()}
     fingerprints = {name: found.fingerprint for name, found in data.scans.items()}

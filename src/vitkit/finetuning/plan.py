@@ -4,31 +4,36 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
-import psutil
 import torch
 
-from vitkit.config import UserError, override, read_json
+from vitkit.config import override, read_json
 from vitkit.console import Console, duration, percent
-from vitkit.data.loader import training_batches
+from vitkit.data.loader import Batch, training_batches
 from vitkit.data.pixels import Preprocess
+from vitkit.engines.eager import EagerEngine
+from vitkit.evals.scoring import seconds_for
 from vitkit.finetuning.arguments import Arguments
 from vitkit.finetuning.data import TaskData
 from vitkit.finetuning.probe import Probed
 from vitkit.finetuning.training import trainable_copy
 from vitkit.models.vit import VisionTransformer
+from vitkit.planning import REPORT_SECONDS, free_memory, saving_seconds, steps_within, try_steps
 from vitkit.recipes.finetune import FinetuneRecipe, Plan, choose_recipe, train_config
 from vitkit.train import measure
 
-__all__ = ["make_plan"]
+__all__ = ["MAX_UNKNOWN_IMAGES", "make_plan"]
 
+MAX_UNKNOWN_IMAGES = 1_000  # of the training part that the detector of unknown images is fitted to
 FLIP_TOLERANCE = 0.1  # mirrored images may cost the probe this much accuracy (or mAP) and still be used for training
-MEMORY_SHARE = 0.5  # of the free memory that training may plan with
 
 
 def make_plan(
+    run: Path,
     arguments: Arguments,
     stored: Path | None,
     model: VisionTransformer,
@@ -50,45 +55,55 @@ def make_plan(
     recipe = _recipe(arguments, model, data, probed, pretrained, console)
     config = train_config(recipe, len(data.splits.train), arguments.seed)
     trial = trainable_copy(model, arguments.train, recipe, arguments.seed)
-    memory = int(
-        MEMORY_SHARE
-        * (torch.cuda.mem_get_info()[0] if torch.cuda.is_available() else psutil.virtual_memory().available)
-    )
     view = dataclasses.replace(record, image_size=recipe.train_size)
     draft = Plan(record, fit_reason, recipe, config, torch.get_num_threads(), 0.0)
-    batch = next(iter(training_batches(
-        data.splits.train, view, draft.augment(), batch_size=config.batch_size, steps=range(1), seed=arguments.seed, workers=0,
-        outputs=data.task.outputs, max_pixels=arguments.max_pixels,
-    )))  # fmt: skip
-    measured = measure(trial, config, data.task.objective(recipe.smoothing), batch, memory)
-    steps = config.steps
+
+    def batches(steps: range, workers: int) -> Iterator[Batch]:
+        return training_batches(
+            data.splits.train, view, draft.augment(), batch_size=config.batch_size, steps=steps, seed=arguments.seed,
+            workers=workers, outputs=data.task.outputs, max_pixels=arguments.max_pixels,
+        )  # fmt: skip
+
+    objective = data.task.objective(recipe.smoothing)
+    measured = measure(trial, config, objective, next(batches(range(1), 0)), free_memory())
+    steps, seconds = config.steps, measured.seconds
     if arguments.budget is not None:
-        # scoring: two candidates and the release on val, the release on test, and the evaluations during training
-        images = (3 + recipe.evaluations) * len(data.splits.val) + len(data.splits.test or ())
-        left = arguments.budget - (time.perf_counter() - began) - 1.5 * images * probed.seconds_per_image
-        steps = min(steps, int(0.9 * left / measured.seconds))
-        if steps < 1:
-            raise UserError(
-                f"a budget of {duration(arguments.budget)} is spent before the first step; one step takes "
-                f"{measured.seconds:.1f} s here. Allow more, or take a smaller model or image size."
-            )
+        config = dataclasses.replace(config, microbatch_size=measured.microbatch_size)
+        tried = try_steps(trial, config, objective, batches(range(steps), arguments.workers), arguments.budget)
+        seconds, saving = tried.seconds, saving_seconds(run, tried.state)
+        after = saving + _scoring_seconds(model, record, data, recipe.evaluations, arguments.max_pixels, console)
+        after += min(recipe.evaluations, steps) * saving
+        left = arguments.budget - (time.perf_counter() - began) - after
+        steps = steps_within(arguments.budget, left, seconds, steps)
     config = dataclasses.replace(
         config,
         steps=steps,
         microbatch_size=measured.microbatch_size,
         eval_every=max(1, -(-steps // recipe.evaluations)),
     )
-    plan = dataclasses.replace(draft, train=config, estimate_seconds=steps * measured.seconds)
+    plan = dataclasses.replace(draft, train=config, estimate_seconds=steps * seconds)
     console.say(
         f"recipe    {steps} steps of {config.batch_size} images at {recipe.train_size[0]}x{recipe.train_size[1]} "
         f"({steps * config.batch_size / len(data.splits.train):.1f} epochs), lr {recipe.lr:g}, layer decay {recipe.layer_decay:g}, "
         f"{config.precision}, mirrored views {'on' if recipe.flip else 'off'}"
     )
     console.say(
-        f"          one step takes {measured.seconds:.2f} s and {measured.activation_bytes / 2**20:.0f} MiB an image: "
+        f"          one step takes {seconds:.2f} s and {measured.activation_bytes / 2**20:.0f} MiB an image: "
         f"{measured.microbatch_size} at a time, about {duration(plan.estimate_seconds)}"
     )
     return plan
+
+
+def _scoring_seconds(
+    model: VisionTransformer, record: Preprocess, data: TaskData, evaluations: int, max_pixels: int, console: Console
+) -> float:
+    """What all scoring of a run takes, from a few images: evaluations during training, both candidates, the release, the report."""
+    splits = data.splits
+    together, alone = EagerEngine(model, group=16), EagerEngine(model)
+    timed = partial(seconds_for, record=record, console=console, max_pixels=max_pixels)
+    detector = timed(together, splits.train) * min(1.0, MAX_UNKNOWN_IMAGES / len(splits.train))
+    scored = 3 * timed(alone, splits.val) + (timed(alone, splits.test) if splits.test else 0.0)
+    return evaluations * timed(together, splits.val) + detector + scored + REPORT_SECONDS
 
 
 def _recipe(

@@ -28,6 +28,7 @@ from vitkit.finetuning.backbone import describe_size, with_new_head
 from vitkit.finetuning.balance import Balance
 from vitkit.finetuning.data import TaskData
 from vitkit.finetuning.facts import CROSS_VALIDATION, RunFacts, headline_split, report_facts
+from vitkit.finetuning.plan import MAX_UNKNOWN_IMAGES
 from vitkit.models.lora import plain_state
 from vitkit.models.vit import VisionTransformer
 from vitkit.report import write_report
@@ -36,8 +37,6 @@ from vitkit.zoo.adapt import resize
 from vitkit.zoo.load import load_model
 
 __all__ = ["check_earlier", "finish", "probe_candidate", "release", "tuned_candidate"]
-
-MAX_UNKNOWN_IMAGES = 1_000  # of the training part that the detector of unknown images is fitted to
 
 
 def probe_candidate(backbone: Bundle, probe: Probe, record: Preprocess, task: Task) -> Bundle:

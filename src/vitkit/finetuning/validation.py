@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
@@ -38,6 +38,10 @@ class Validation:
         self.select_by, self.max_pixels = arguments.select_by, arguments.max_pixels
         self.targets = task.targets(val)
         self.best: float | None = None
+
+    def go_on(self, evaluations: Sequence[Mapping[str, float]]) -> None:
+        """Know what earlier evaluations of a resumed run found."""
+        self.best = max((found[self.task.headline] for found in evaluations), default=None)
 
     def __call__(self, weights: dict[str, Tensor], _step: int) -> Evaluated:
         """Score weights of the model in training, low-rank updates merged."""

@@ -22,13 +22,15 @@ from vitkit.evals.tasks import check_metric
 from vitkit.finetuning.arguments import Arguments, absolute, check_arguments, read_arguments
 from vitkit.finetuning.backbone import check_model, choose_preprocess, load_backbone, with_new_head
 from vitkit.finetuning.balance import choose_balance
-from vitkit.finetuning.data import read_data, write_inputs
+from vitkit.finetuning.data import read_data, write_split
 from vitkit.finetuning.facts import RunFacts
 from vitkit.finetuning.folds import check_folds, cross_validate
 from vitkit.finetuning.plan import make_plan
 from vitkit.finetuning.probe import run_probe
 from vitkit.finetuning.release import check_earlier, finish, probe_candidate, release, tuned_candidate
 from vitkit.finetuning.training import run_training
+from vitkit.planning import check_budget, is_pretrain_plan
+from vitkit.runfolder import check_free, claimed, write_arguments
 
 __all__ = ["FinetuneResult", "finetune"]
 
@@ -69,6 +71,7 @@ def finetune(
     plan: str | Path | None = None,
     resume: str | Path | None = None,
     command: str | None = None,
+    began: float | None = None,
     console: Console | None = None,
 ) -> FinetuneResult:
     """Fine-tune a Vision Transformer on labelled images.
@@ -78,7 +81,7 @@ def finetune(
         model: a bundle or checkpoint to start from; None or ``scratch`` trains a small model from random weights.
         out: the run folder; by default ``runs/<data>``, numbered.
         val: a folder of validation images, classes matched by name.
-        budget: seconds that training may take; the schedule is made to end in time.
+        budget: seconds that the whole command may take; the schedule is made to end in time.
         epochs: passes over the training images, instead of the recipe's.
         image_size: the size to run at, one number or (height, width). By default the model's own, or 8/7 of it where that
             is at most 224 pixels and the photos are larger.
@@ -101,11 +104,13 @@ def finetune(
         plan: a finished run whose plan (split, recipe, every choice made by timing or memory) is used again.
         resume: a stopped run to go on with; all other arguments are read from it.
         command: the command line, for the report.
+        began: when the command began, as of ``time.perf_counter``, where that was before this call.
 
     Raises:
         UserError: anything in data, model, settings or output that the user can mend.
     """
     console = console or Console()
+    began = time.perf_counter() if began is None else began
     asked = Arguments(
         data="" if data is None else str(absolute(data)),
         model=absolute(None if model == "scratch" else model),
@@ -126,9 +131,10 @@ def finetune(
         max_pixels=max_pixels,
         settings=dict(settings or {}),
         overrides=dict(overrides or {}),
+        plan=absolute(plan),
     )
     if resume is not None:
-        if asked != Arguments(data="", workers=asked.workers) or out is not None or plan is not None:
+        if asked != Arguments(data="", workers=asked.workers) or out is not None:
             raise UserError("--resume takes everything from the run it goes on with; leave the other arguments out.")
         run = Path(resume)
         arguments, command = read_arguments(run)
@@ -138,12 +144,12 @@ def finetune(
             console.say(f"{run} is finished; nothing to do. Report: {run / 'report.html'}")
             facts = read_json(run / "report.json")
             return FinetuneResult(run, run / "model", run / "report.html", facts["headline"], facts)
-        plan = run if (run / "plan.json").exists() else None
     else:
         arguments = asked
         if data is None:
             raise UserError("name the data to fine-tune on, or a run to go on with: --resume RUN.")
         check_arguments(arguments)
+        check_budget(budget)
         if plan is not None and folds:
             raise UserError("--plan repeats one run; leave --folds out.")
         if plan is not None and (settings or epochs or budget or image_size or fit != "auto"):
@@ -151,15 +157,14 @@ def finetune(
                 "--plan fixes recipe and size; leave --set, --epochs, --budget, --image-size and --fit out."
             )
         run = Path(out) if out is not None else free_folder(Path("runs"), _run_name(arguments.data))
-        if run.exists() and (not run.is_dir() or any(run.iterdir())):
-            hint = f", or go on with it: vit finetune --resume {run}" if (run / "plan.json").exists() else ""
-            raise UserError(f"{run} already exists. Choose another --out{hint}.")
-    stored_plan = Path(plan) if plan is not None else None
-    return _run(run, arguments, stored_plan, command or arguments.as_python(), console)
+        check_free(run, "finetune")
+    with claimed(run):
+        write_arguments(run, dataclasses.asdict(arguments), command := command or arguments.as_python())
+        return _run(run, arguments, command, began, console)
 
 
-def _run(run: Path, arguments: Arguments, stored_plan: Path | None, command: str, console: Console) -> FinetuneResult:
-    began = time.perf_counter()
+def _run(run: Path, arguments: Arguments, command: str, began: float, console: Console) -> FinetuneResult:
+    stored_plan = _stored_plan(run, arguments)
     check_model(arguments)
     data = read_data(arguments, stored_plan, stored_plan == run, console)
     check_earlier(arguments.earlier, data.source)
@@ -169,7 +174,8 @@ def _run(run: Path, arguments: Arguments, stored_plan: Path | None, command: str
     arguments = dataclasses.replace(arguments, select_by=metric)
     backbone, pretrained = load_backbone(arguments, stored_plan, data, console)
     record, fit_reason = choose_preprocess(arguments, stored_plan, backbone, data, console)
-    write_inputs(run, arguments, command, data)
+    write_arguments(run, dataclasses.asdict(arguments), command)
+    write_split(run, data)
 
     cross_validated = None
     if arguments.folds and arguments.fold is None:
@@ -178,7 +184,7 @@ def _run(run: Path, arguments: Arguments, stored_plan: Path | None, command: str
         )
     probed = run_probe(backbone, record, data, balance, arguments, console)
     model = with_new_head(backbone, len(data.source.classes), data.task.head_bias(data.task.targets(data.splits.train)))
-    chosen = make_plan(arguments, stored_plan, model, record, fit_reason, data, probed, pretrained, began, console)
+    chosen = make_plan(run, arguments, stored_plan, model, record, fit_reason, data, probed, pretrained, began, console)
     write_json(run / "plan.json", chosen.to_dict())
     state, hooks = run_training(run, arguments, chosen, model, data, balance, console)
 
@@ -194,7 +200,20 @@ def _run(run: Path, arguments: Arguments, stored_plan: Path | None, command: str
 
 def _run_fold(folder: Path, arguments: Arguments, *, command: str, console: Console) -> None:
     """The run of one fold; a stopped one goes on."""
-    _run(folder, arguments, folder if (folder / "plan.json").exists() else None, command, console)
+    _run(folder, arguments, command, time.perf_counter(), console)
+
+
+def _stored_plan(run: Path, arguments: Arguments) -> Path | None:
+    """The run whose plan is used: this one where it was stopped after planning, or the one that was named."""
+    if (run / "plan.json").exists():
+        return run
+    if arguments.plan is None:
+        return None
+    if not (Path(arguments.plan) / "plan.json").exists():
+        raise UserError(f"--plan {arguments.plan} is not a run with a plan: it has no plan.json.")
+    if is_pretrain_plan(Path(arguments.plan)):
+        raise UserError(f"--plan {arguments.plan} is a run from a recipe (vit pretrain); name a fine-tuning run.")
+    return Path(arguments.plan)
 
 
 def _run_name(data: str) -> str:

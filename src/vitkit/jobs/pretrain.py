@@ -1,44 +1,48 @@
 """`vit pretrain`: train from a recipe, pre-training or transfer as published, or small enough to run here.
 
 The steps, in order: the recipe with the user's changes; the data; the model; a plan, fixed before step 0; the loop; the bundle;
-its score on the test split; the report.
+its score on the test split; the report. Under torchrun every rank runs this; the first one alone prints and writes, and after
+the loop it goes on alone.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import psutil
 import torch
 from torch import Tensor
 
 from vitkit.bundle import Bundle
 from vitkit.checkpoint import has_checkpoint, load_checkpoint
-from vitkit.config import UserError, from_dict, read_json, write_file, write_json
-from vitkit.console import Console, duration, percent
+from vitkit.config import UserError, did_you_mean, from_dict, read_json
+from vitkit.console import Console, percent
 from vitkit.data.loader import spare_cores
 from vitkit.engines.eager import EagerEngine
 from vitkit.evals.scoring import outputs_of, rows, score_samples
 from vitkit.evals.tasks import make_task
 from vitkit.models.vit import VisionTransformer, ViTConfig
-from vitkit.optim import OptimConfig
+from vitkit.parallel.shard import KINDS, full_weights
+from vitkit.parallel.world import ALONE, PATIENCE, World, is_restart, launched_rank, session
 from vitkit.pretraining.arguments import PretrainArguments, read_pretrain_arguments
-from vitkit.pretraining.data import RecipeData, batches_of, read_recipe_data
-from vitkit.pretraining.model import backbone_weights, first_model, released, with_objective
+from vitkit.pretraining.data import RecipeData, batches_of, fingerprint, read_recipe_data
+from vitkit.pretraining.model import backbone_weights, check_start, first_model, released, with_objective
+from vitkit.pretraining.plan import WATCHED_TOGETHER, PretrainPlan, check_plan, make_plan, plan_from
 from vitkit.recipes.book import find_recipe
-from vitkit.recipes.recipe import Recipe, batch_of, changed, fitted_optim, steps_of
-from vitkit.report import Row, versions, write_training_report
+from vitkit.recipes.recipe import Recipe, changed
+from vitkit.report import Row, code_fingerprint, versions, write_training_report
+from vitkit.runfolder import check_free, claimed, write_arguments
 from vitkit.runlog import Evaluated, RunLog
-from vitkit.train import TrainConfig, best_precision, measure, start, train
+from vitkit.train import TrainConfig, start, train
+from vitkit.zoo.load import unseen_pixels
 
 __all__ = ["PretrainResult", "pretrain"]
-
-MEMORY_SHARE = 0.5  # of the free memory that training may plan with
 
 
 @dataclass(frozen=True)
@@ -58,11 +62,18 @@ def pretrain(
     out: str | Path | None = None,
     settings: Mapping[str, Any] | None = None,
     workers: int | None = None,
+    budget: float | None = None,
+    plan: str | Path | None = None,
     resume: str | Path | None = None,
     command: str | None = None,
+    began: float | None = None,
+    parallel: str = "ddp",
+    rank_timeout: float = PATIENCE,
     console: Console | None = None,
 ) -> PretrainResult:
     """Train from a recipe.
+
+    Under torchrun the ranks share the work, with the losses of one process.
 
     Args:
         recipe: a name of `vit recipes`.
@@ -70,15 +81,32 @@ def pretrain(
         out: the run folder.
         settings: changes of the recipe: ``{"epochs": 5, "optim.lr": 3e-4, "model.depth": 4}``.
         workers: processes that prepare images; never changes the result.
+        budget: seconds that the whole command may take; the number of steps is made to fit.
+        plan: a run of the same recipe whose number of steps, microbatch, precision and kernels are used again.
         resume: a stopped run to go on with; everything else is read from it.
         command: the command line, for the report.
+        began: when the command began, as of ``time.perf_counter``, where that was before this call.
+        parallel: ``ddp``, every rank has the whole model, or ``fsdp2``, each has a part of every tensor; never changes the
+            result, nor must a resumed run say the same.
+        rank_timeout: seconds after which ranks that wait for another one name it and end the run.
 
     Raises:
         UserError: no such recipe or setting, data that cannot be trained on, a run folder that is taken.
     """
     console = console or Console()
+    began = time.perf_counter() if began is None else began
+    if parallel not in KINDS:
+        raise UserError(f"parallel is {parallel!r}; known: {', '.join(KINDS)}.{did_you_mean(parallel, KINDS)}")
+    if not rank_timeout > 0:
+        raise UserError(f"rank_timeout must be above 0 seconds, got {rank_timeout}.")
+    if launched_rank():  # ranks after the first one only speak up when something is wrong
+        console = Console(out=open(os.devnull, "w"), err=open(os.devnull, "w"))  # noqa: SIM115, until the process ends
+    how = _How(parallel == "fsdp2", rank_timeout)
+    if out is not None and is_restart() and (Path(out) / "arguments.json").exists():
+        recipe, data, out, settings, budget, plan, resume = None, None, None, None, None, None, out
     if resume is not None:
-        if recipe is not None or data is not None or out is not None or settings:
+        given = (recipe, data, out, settings or None, budget, plan)
+        if any(value is not None for value in given):
             raise UserError("--resume takes everything from the run it goes on with; leave the other arguments out.")
         run = Path(resume)
         arguments, command = read_pretrain_arguments(run)
@@ -88,55 +116,76 @@ def pretrain(
             return PretrainResult(run, run / "model", run / "report.html", found)
         if workers is not None:
             arguments = dataclasses.replace(arguments, workers=workers)
-        return _run(run, arguments, command, console)
+        with claimed(run) if _writes() else contextlib.nullcontext():
+            return _run(run, arguments, command, began, how, console)
     if recipe is None:
         raise UserError("name a recipe (see vit recipes), or a run to go on with: --resume RUN.")
     settings = dict(settings or {})
     if (start_ := settings.get("start")) and Path(str(start_)).exists():
         settings["start"] = str(Path(str(start_)).resolve())
-    changed(find_recipe(recipe), settings)  # says what is wrong with them before the data is read
+    check_start(changed(find_recipe(recipe), settings))  # says what is wrong with them before the data is read
     if data is None:
         raise UserError(f"recipe {recipe} needs its data: say data=FOLDER ({find_recipe(recipe).data}).")
     if out is None:
         raise UserError("name the folder to write to: --out RUN.")
     run = Path(out)
-    if run.exists() and (not run.is_dir() or any(run.iterdir())):
-        hint = f", or go on with it: vit pretrain --resume {run}" if (run / "arguments.json").exists() else ""
-        raise UserError(f"{run} already exists. Choose another --out{hint}.")
-    named = str(Path(data).resolve()) if Path(data).exists() else str(data)
-    arguments = PretrainArguments(recipe, named, settings, spare_cores() if workers is None else workers)
-    return _run(run, arguments, command or arguments.as_python(), console)
+    if _writes():
+        check_free(run, "pretrain")
+    named, planned = (str(Path(p).resolve()) if p is not None and Path(p).exists() else p for p in (data, plan))
+    arguments = PretrainArguments(
+        recipe,
+        str(named),
+        settings,
+        spare_cores() if workers is None else workers,
+        budget,
+        None if planned is None else str(planned),
+    )
+    check_plan(arguments)
+    command = command or arguments.as_python()
+    if not _writes():
+        return _run(run, arguments, command, began, how, console)
+    with claimed(run):
+        write_arguments(run, arguments.to_dict(), command)
+        return _run(run, arguments, command, began, how, console)
 
 
-def _run(run: Path, arguments: PretrainArguments, command: str, console: Console) -> PretrainResult:
-    began = time.perf_counter()
+class _How(NamedTuple):
+    """What is said anew each time a run is begun or gone on with."""
+
+    sharded: bool
+    rank_timeout: float
+
+
+class _Trained(NamedTuple):
+    data: RecipeData
+    config: ViTConfig
+    plan: TrainConfig
+    weights: dict[str, Tensor]
+    log: RunLog
+
+
+def _writes() -> bool:
+    return not launched_rank()
+
+
+def _run(
+    run: Path, arguments: PretrainArguments, command: str, began: float, how: _How, console: Console
+) -> PretrainResult:
     recipe = changed(find_recipe(arguments.recipe), arguments.settings)
-    console.say(f"recipe    {recipe.name}: {recipe.title}")
-    data = read_recipe_data(arguments.data, console)
-    model = first_model(recipe, len(data.source.classes), console)
-    console.say(f"model     {sum(p.numel() for p in model.parameters()):,} parameters, {_words(model.config)}")
-    if not (run / "arguments.json").exists():
-        write_json(run / "arguments.json", arguments.to_dict())
-        write_file(run / "command.txt", (command + "\n").encode("utf-8", "surrogateescape"))
-    module, objective = with_objective(recipe, model)
-    plan = _plan(run, recipe, data, module, objective, console)
-    state = start(module, plan)
-    if has_checkpoint(run / "checkpoints"):
-        load_checkpoint(run / "checkpoints", state)
-        console.say(f"resume    from step {state.step} of {plan.steps}")
-    batches = batches_of(recipe, data, plan.batch_size, range(state.step, plan.steps), arguments.workers)
-    watch = _Watch(recipe, model.config, data, plan, console)
-    with RunLog(run, plan, state.step, watch, f"vit pretrain --resume {run}", console) as log:
-        train(state, plan, objective, batches, log)
+    with session(how.rank_timeout, _speak) as world:
+        trained = _train(run, arguments, recipe, began, how.sharded, world, console)
+    if not world.main:
+        return PretrainResult(run, run / "model", run / "report.html", ())
+    data, log = trained.data, trained.log
     training = {"recipe": recipe.name, "settings": dict(arguments.settings), "data": {"name": data.source.name}}
-    bundle = released(recipe, model.config, state.best_weights, data.source.classes, training)
+    bundle = released(recipe, trained.config, trained.weights, data.source.classes, training)
     bundle.save(run / "model")
     found = _score(run, data, console)
     facts = {
         "title": f"{recipe.name} on {data.source.name}",
         "command": command,
         "recipe": {"name": recipe.name, "title": recipe.title, "settings": dict(arguments.settings)},
-        "plan": dataclasses.asdict(plan),
+        "plan": dataclasses.asdict(trained.plan),
         "counts": {"train": len(data.train), **({data.split: len(data.scored)} if data.split else {})},
         "parameters": sum(p.numel() for p in bundle.model.parameters()),
         "rows": [row.to_dict() for row in found],
@@ -151,47 +200,73 @@ def _run(run: Path, arguments: PretrainArguments, command: str, console: Console
     return PretrainResult(run, run / "model", html, tuple(found))
 
 
+def _speak(text: str) -> None:
+    Console().warn(text)
+
+
+def _train(
+    run: Path,
+    arguments: PretrainArguments,
+    recipe: Recipe,
+    began: float,
+    sharded: bool,
+    world: World,
+    console: Console,
+) -> _Trained:
+    """Read the data, make model and plan, run the loop: on every rank."""
+    console.say(f"recipe    {recipe.name}: {recipe.title}")
+    if world.size > 1:
+        console.say(
+            f"ranks     {world.size}, {'each has a part of the model' if sharded else 'each has the whole model'}"
+        )
+    data = read_recipe_data(arguments.data, console)
+    if world.size > 1:
+        same = {"settings": str(dict(arguments.settings)), "code": code_fingerprint(), "torch": torch.__version__}
+        world.agree({"recipe": recipe.name, **same, "data": fingerprint(data)}, "the comparison of data and code")
+    model = first_model(recipe, len(data.source.classes), console)
+    console.say(f"model     {sum(p.numel() for p in model.parameters()):,} parameters, {_words(model.config)}")
+    if unseen := unseen_pixels(model.config):
+        console.warn(unseen)
+    module, objective = with_objective(recipe, model)
+    planned: PretrainPlan | None = None
+    if world.main:
+        planned = make_plan(run, arguments, recipe, data, model.config, module, objective, began, world, console)
+    plan = plan_from(world.share(planned.to_dict() if planned else None, "the plan"), "the plan").train
+    if sharded and plan.batch_size % world.size:
+        raise UserError(
+            f"fsdp2 needs equal parts: a batch of {plan.batch_size} does not divide among {world.size} ranks. Choose another "
+            "batch_size or number of ranks, or --parallel ddp."
+        )
+    state = start(module, plan, world, sharded=sharded)
+    if world.share(has_checkpoint(run / "checkpoints"), "the start"):
+        load_checkpoint(run / "checkpoints", state, world)
+        console.say(f"resume    from step {state.step} of {plan.steps}")
+    batches = batches_of(recipe, data, plan.batch_size, range(state.step, plan.steps), arguments.workers, world)
+    watch = _Watch(recipe, model.config, data, plan, world, console)
+    with RunLog(run, plan, state.step, watch, f"vit pretrain --resume {run}", console, world=world) as log:
+        train(state, plan, objective, batches, log, world)
+    return _Trained(data, model.config, plan, full_weights(state.best_weights), log)
+
+
 def _words(c: ViTConfig) -> str:
     side = f"{c.patch_size[0]}x{c.patch_size[1]} of {c.image_size[0]}x{c.image_size[1]}"
     return f"width {c.embed_dim}, depth {c.depth}, patch {side}"
-
-
-def _plan(run: Path, recipe: Recipe, data: RecipeData, module: Any, objective: Any, console: Console) -> TrainConfig:
-    """Every choice made by timing or memory, fixed before step 0 and stored."""
-    path = run / "plan.json"
-    if path.exists():
-        stored = read_json(path)
-        return from_dict(
-            TrainConfig, {**stored, "optim": from_dict(OptimConfig, stored["optim"], str(path))}, str(path)
-        )
-    batch_size = batch_of(recipe, len(data.train))
-    steps = steps_of(recipe, len(data.train))
-    optim, note = fitted_optim(recipe.optim, steps)
-    if note:
-        console.warn(note)
-    precision, fused = best_precision()
-    plan = TrainConfig(
-        steps, batch_size, batch_size, recipe.seed, max(1, -(-steps // recipe.evaluations)), 0, precision, fused, optim
-    )
-    batch = next(iter(batches_of(recipe, data, batch_size, range(1), 0)))
-    free = torch.cuda.mem_get_info()[0] if torch.cuda.is_available() else psutil.virtual_memory().available
-    measured = measure(module, plan, objective, batch, int(MEMORY_SHARE * free))
-    plan = dataclasses.replace(plan, microbatch_size=measured.microbatch_size)
-    write_json(path, dataclasses.asdict(plan))
-    console.say(
-        f"plan      {steps} steps of {batch_size} images ({steps * batch_size / len(data.train):.1f} epochs), lr {optim.lr:g}, "
-        f"{precision}, {measured.microbatch_size} at a time: about {duration(steps * measured.seconds)}"
-    )
-    return plan
 
 
 class _Watch:
     """Scores weights on part of the validation split as training goes on. Nothing is chosen by it: the newest are kept."""
 
     def __init__(
-        self, recipe: Recipe, config: ViTConfig, data: RecipeData, plan: TrainConfig, console: Console
+        self,
+        recipe: Recipe,
+        config: ViTConfig,
+        data: RecipeData,
+        plan: TrainConfig,
+        world: World,
+        console: Console,
     ) -> None:
-        self.recipe, self.config, self.data, self.plan, self.console = recipe, config, data, plan, console
+        self.recipe, self.config, self.data, self.plan = recipe, config, data, plan
+        self.world, self.console = world, console
 
     def __call__(self, weights: dict[str, Tensor], step: int) -> Evaluated:
         """Top-1 on the watched images, where there are some and the model has classes."""
@@ -199,12 +274,25 @@ class _Watch:
             return Evaluated({}, "val", "", float(step), float(step))
         model = VisionTransformer(self.config)
         model.load_state_dict(backbone_weights(weights))
-        engine = EagerEngine(model, precision=self.plan.precision, fused_attention=self.plan.fused_attention, group=64)
-        logits = outputs_of(engine, self.recipe.preprocess, self.data.watched, self.console, "validating").logits
+        engine = EagerEngine(
+            model, precision=self.plan.precision, fused_attention=self.plan.fused_attention, group=WATCHED_TOGETHER
+        )
+        logits = self._logits(engine)
         task = make_task("single-label", self.config.num_classes)
         values = task.score_logits(logits, task.targets(self.data.watched)).values
         kept = {name: values[name] for name in ("top1", "nll")}
         return Evaluated(kept, "val", f"top-1 {percent(kept['top1'])}", float(step), float(step))
+
+    def _logits(self, engine: EagerEngine) -> Tensor:
+        """Those of all watched images; every rank computes some, unless there are fewer images than ranks."""
+        watched, world = self.data.watched, self.world if len(self.data.watched) >= self.world.size else ALONE
+        own = watched[world.rank :: world.size]
+        logits = outputs_of(engine, self.recipe.preprocess, own, self.console, "validating").logits
+        parts = world.gather(logits, "an evaluation")
+        whole = torch.empty(len(watched), logits.shape[1])
+        for rank, part in enumerate(parts):
+            whole[rank :: world.size] = part
+        return whole
 
 
 def _score(run: Path, data: RecipeData, console: Console) -> list[Row]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from vitkit.config import UserError, from_dict, read_json
+from vitkit.runfolder import not_begun
 
 __all__ = ["PretrainArguments", "read_pretrain_arguments"]
 
@@ -21,11 +22,16 @@ class PretrainArguments:
     data: str
     settings: Mapping[str, Any] = field(default_factory=dict)
     workers: int = 1  # never changes the result
+    budget: float | None = None  # seconds that the whole command may take
+    plan: str | None = None  # a run whose plan is repeated
 
     def as_python(self) -> str:
         """The call that asks for the same run."""
         settings = f", settings={dict(self.settings)!r}" if self.settings else ""
-        return f"vitkit.pretrain({self.recipe!r}, data={self.data!r}{settings})"
+        more = "".join(
+            f", {name}={value!r}" for name in ("budget", "plan") if (value := getattr(self, name)) is not None
+        )
+        return f"vitkit.pretrain({self.recipe!r}, data={self.data!r}{settings}{more})"
 
     def to_dict(self) -> dict[str, Any]:
         """JSON form; tells the run's kind."""
@@ -42,7 +48,7 @@ def read_pretrain_arguments(run: Path) -> tuple[PretrainArguments, str]:
     stored = read_json(path) if path.exists() else {}
     if not isinstance(stored, dict) or stored.get("kind") != "pretrain":
         hint = f" It is a fine-tuning run: vit finetune --resume {run}." if stored else ""
-        raise UserError(f"{run} is not a run from a recipe: it has no arguments.json of one.{hint}")
+        raise UserError(f"{run} is not a run from a recipe: it has no arguments.json of one.{hint or not_begun(run)}")
     stored = {key: value for key, value in stored.items() if key != "kind"}
     arguments = from_dict(PretrainArguments, stored, str(path))
     settings = {key: tuple(v) if isinstance(v, list) else v for key, v in arguments.settings.items()}

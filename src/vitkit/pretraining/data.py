@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from vitkit.config import UserError
 from vitkit.console import Console
+from vitkit.data.audit import digest
 from vitkit.data.loader import Batch, training_batches
 from vitkit.data.mixing import draw_mix, mix_part, one_hot, part_with_neighbour
 from vitkit.data.sources import Sample, Source, read_source
 from vitkit.parallel.world import ALONE, World
 from vitkit.recipes.recipe import Recipe
 
-__all__ = ["RecipeData", "batches_of", "read_recipe_data"]
+__all__ = ["RecipeData", "batches_of", "fingerprint", "read_recipe_data"]
 
+SIGNED = 100  # images whose bytes are part of a fingerprint
 MOST_WATCHED = 2_000  # validation images scored during training
 
 
@@ -50,6 +53,18 @@ def read_recipe_data(data: str, console: Console) -> RecipeData:
         console.warn("there is no test or val split: the model is released without a score")
     every = -(-len(val) // MOST_WATCHED) if val else 1
     return RecipeData(source, train, val[::every], source.splits.get(split, ()), split)
+
+
+def fingerprint(data: RecipeData) -> str:
+    """A short sign of the images in their order, their classes, and the bytes of some of them."""
+    signed = hashlib.sha256()
+    for sample in data.train:
+        signed.update(f"{sample.name}\0{sample.label}\0".encode("utf-8", "surrogateescape"))
+    every = -(-len(data.train) // SIGNED)
+    for sample in data.train[::every]:
+        signed.update(digest(sample).encode())
+    classes = len(data.source.classes)
+    return f"{len(data.train)} images of {classes} classes ({signed.hexdigest()[:12]})"
 
 
 def batches_of(

@@ -19,13 +19,23 @@ from vitkit.train import Objective
 from vitkit.zoo.adapt import resize
 from vitkit.zoo.load import load_model
 
-__all__ = ["config_for", "first_model", "released", "with_objective"]
+__all__ = ["check_start", "config_for", "first_model", "released", "with_objective"]
 
 
 def config_for(recipe: Recipe, classes: int) -> ViTConfig:
     """The recipe's model with a head for the data's classes; none where labels are not read."""
     outputs = 0 if recipe.objective == "masked_patch" else classes
     return dataclasses.replace(recipe.model, num_classes=outputs)
+
+
+def check_start(recipe: Recipe) -> None:
+    """Refuse a fine-tuning recipe without weights, which can be told before any data is read.
+
+    Raises:
+        UserError: it needs ``start``.
+    """
+    if recipe.needs_start and not recipe.start:
+        raise UserError(f"recipe {recipe.name} goes on from pre-trained weights: say start=WEIGHTS.")
 
 
 def first_model(recipe: Recipe, classes: int, console: Console) -> VisionTransformer:
@@ -35,8 +45,7 @@ def first_model(recipe: Recipe, classes: int, console: Console) -> VisionTransfo
         UserError: a fine-tuning recipe without ``start``, or weights that cannot be loaded.
     """
     config = config_for(recipe, classes)
-    if recipe.needs_start and not recipe.start:
-        raise UserError(f"recipe {recipe.name} goes on from pre-trained weights: say start=WEIGHTS.")
+    check_start(recipe)
     if not recipe.start:
         model = VisionTransformer(config)
         model.init_weights(recipe.seed, recipe.head_bias)

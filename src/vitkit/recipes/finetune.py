@@ -18,6 +18,7 @@ from vitkit.data.augment import Augment
 from vitkit.data.pixels import Preprocess
 from vitkit.models.vit import ViTConfig
 from vitkit.optim import DECAYS, OptimConfig
+from vitkit.planning import read_train_config
 from vitkit.train import TrainConfig, best_precision
 
 __all__ = [
@@ -238,12 +239,11 @@ class Plan:
             UserError: unknown or missing fields.
         """
         try:
-            train = {**values["train"], "optim": from_dict(OptimConfig, values["train"]["optim"], f"{where}: optim")}
             return cls(
                 preprocess=from_dict(Preprocess, values["preprocess"], f"{where}: preprocess"),
                 fit_reason=values["fit_reason"],
                 recipe=from_dict(FinetuneRecipe, values["recipe"], f"{where}: recipe"),
-                train=from_dict(TrainConfig, train, f"{where}: train"),
+                train=read_train_config(values["train"], where),
                 threads=values["threads"],
                 estimate_seconds=values["estimate_seconds"],
             )

@@ -16,7 +16,7 @@ from vitkit.zoo.recognise import ADAPTED, Recognised, recognise
 from vitkit.zoo.rows import find_row, suggest
 from vitkit.zoo.sidecar import SIDECAR
 
-__all__ = ["MODEL_FIELDS", "PREPROCESS_FIELDS", "find_checkpoint", "load_model", "open_model"]
+__all__ = ["MODEL_FIELDS", "PREPROCESS_FIELDS", "find_checkpoint", "load_model", "open_model", "unseen_pixels"]
 
 MODEL_FIELDS = frozenset(f.name for f in dataclasses.fields(ViTConfig))
 PREPROCESS_FIELDS = frozenset(f.name for f in dataclasses.fields(Preprocess))
@@ -69,7 +69,7 @@ def open_model(
         if found.row and found.row.patch_size and "patch_size" not in overrides:
             overrides["patch_size"] = found.row.patch_size
     bundle = _apply(bundle, overrides)
-    if unseen := _unseen(bundle.config):
+    if unseen := unseen_pixels(bundle.config):
         bundle.notes += (unseen,)
     return found, bundle
 
@@ -147,7 +147,7 @@ def _to_bundle(found: Recognised) -> Bundle:
     )
 
 
-def _unseen(config: ViTConfig) -> str | None:
+def unseen_pixels(config: ViTConfig) -> str | None:
     """What to say of pixels at the lower and right edge that fill no patch; None where there are none."""
     stride = 1 if config.stem is None else 4 * 2 ** max(len(config.stem) - 1, 0)
     rows, columns = (size % (patch * stride) for size, patch in zip(config.image_size, config.patch_size, strict=True))
