@@ -37,6 +37,11 @@ def test_parts_cover_a_batch_once_and_differ_by_one_at_most(size: int, count: in
     assert max(map(len, parts)) - min(map(len, parts)) <= 1
 
 
+def test_a_batch_is_cut_between_microbatches_where_it_can_be() -> None:
+    assert [World(rank, 2).part(22, 4) for rank in range(2)] == [range(12), range(12, 22)]
+    assert [World(rank, 3).part(8, 4) for rank in range(3)] == [range(2), range(2, 5), range(5, 8)]
+
+
 def test_a_batch_smaller_than_the_ranks_is_refused() -> None:
     with pytest.raises(UserError, match="a batch of 3 cannot be shared by 4 ranks: raise batch_size or start fewer"):
         World(0, 4).part(3)

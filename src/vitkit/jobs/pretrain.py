@@ -232,20 +232,29 @@ def _train(
     if world.main:
         planned = make_plan(run, arguments, recipe, data, model.config, module, objective, began, world, console)
     plan = plan_from(world.share(planned.to_dict() if planned else None, "the plan"), "the plan").train
-    if sharded and plan.batch_size % world.size:
-        raise UserError(
-            f"fsdp2 needs equal parts: a batch of {plan.batch_size} does not divide among {world.size} ranks. Choose another "
-            "batch_size or number of ranks, or --parallel ddp."
-        )
+    if sharded:
+        _check_rounds(plan, world)
     state = start(module, plan, world, sharded=sharded)
     if world.share(has_checkpoint(run / "checkpoints"), "the start"):
         load_checkpoint(run / "checkpoints", state, world)
         console.say(f"resume    from step {state.step} of {plan.steps}")
-    batches = batches_of(recipe, data, plan.batch_size, range(state.step, plan.steps), arguments.workers, world)
+    left = range(state.step, plan.steps)
+    batches = batches_of(recipe, data, plan.batch_size, left, arguments.workers, world, plan.microbatch_size)
     watch = _Watch(recipe, model.config, data, plan, world, console)
     with RunLog(run, plan, state.step, watch, f"vit pretrain --resume {run}", console, world=world) as log:
         train(state, plan, objective, batches, log, world)
     return _Trained(data, model.config, plan, full_weights(state.best_weights), log)
+
+
+def _check_rounds(plan: TrainConfig, world: World) -> None:
+    """Ranks that have parts of one model compute together: each must have as many microbatches."""
+    parts = [World(rank, world.size).part(plan.batch_size, plan.microbatch_size) for rank in range(world.size)]
+    if len({-(-len(part) // plan.microbatch_size) for part in parts}) > 1:
+        raise UserError(
+            f"fsdp2 needs as many microbatches on each rank: a batch of {plan.batch_size} in microbatches of "
+            f"{plan.microbatch_size} does not divide so among {world.size} ranks. Choose another batch_size or number of "
+            "ranks, or --parallel ddp."
+        )
 
 
 def _words(c: ViTConfig) -> str:

@@ -38,8 +38,11 @@ class World:
         """Is this the rank that prints and writes?"""
         return self.rank == 0
 
-    def part(self, count: int) -> range:
-        """Which of ``count`` examples of a global batch are this rank's; the parts differ by one at most.
+    def part(self, count: int, together: int = 1) -> range:
+        """Which of ``count`` examples of a global batch are this rank's.
+
+        The batch is cut between groups of ``together`` examples, as one process with such microbatches cuts it: in bfloat16
+        the gradient of a group depends on who else is in it. Where there are fewer groups than ranks, it is cut anywhere.
 
         Raises:
             UserError: fewer examples than ranks.
@@ -48,7 +51,11 @@ class World:
             raise UserError(
                 f"a batch of {count} cannot be shared by {self.size} ranks: raise batch_size or start fewer."
             )
-        return range(count * self.rank // self.size, count * (self.rank + 1) // self.size)
+        groups = -(-count // together)
+        if groups < self.size:
+            together, groups = 1, count
+        first, last = (groups * rank // self.size * together for rank in (self.rank, self.rank + 1))
+        return range(first, min(last, count))
 
     def arrive(self, label: str) -> None:
         """Tell the watchdog that this rank has come to ``label``, e.g. a step."""

@@ -68,10 +68,16 @@ def fingerprint(data: RecipeData) -> str:
 
 
 def batches_of(
-    recipe: Recipe, data: RecipeData, batch_size: int, steps: range, workers: int, world: World = ALONE
+    recipe: Recipe,
+    data: RecipeData,
+    batch_size: int,
+    steps: range,
+    workers: int,
+    world: World = ALONE,
+    together: int = 1,
 ) -> Iterator[Batch]:
-    """This rank's part of the batches for ``steps``, their views and mixing as the recipe says."""
-    own = world.part(batch_size)
+    """This rank's part of the batches for ``steps``, see `World.part`; views and mixing as the recipe says."""
+    own = world.part(batch_size, together)
     mixes = recipe.mixing.on
     batches = training_batches(
         data.train,

@@ -35,6 +35,7 @@ from vitkit.train import Objective, TrainConfig, best_precision, measure
 
 __all__ = ["WATCHED_TOGETHER", "PretrainPlan", "check_plan", "make_plan", "plan_from"]
 
+SHARED_BY = 4  # ranks that can share a batch planned on a CPU and compute what one process does, in bfloat16 too
 WATCHED_TOGETHER = 64  # images of an evaluation during training that the model sees at once
 
 
@@ -194,7 +195,12 @@ def _measured(
     train = _config(recipe, len(data.train), wanted, precision, fused, own)
     batch = next(iter(batches_of(recipe, data, batch_size, range(1), 0, world)))
     measured = measure(module, dataclasses.replace(train, batch_size=own), objective, batch, free_memory())
-    train = dataclasses.replace(train, microbatch_size=measured.microbatch_size)
+    micro = measured.microbatch_size
+    if (
+        not torch.cuda.is_available()
+    ):  # small ones are as fast there, and ranks can share a batch without changing a group
+        micro = min(micro, -(-batch_size // SHARED_BY))
+    train = dataclasses.replace(train, microbatch_size=micro)
     seconds = measured.seconds
     if arguments.budget is not None:
         batches = batches_of(recipe, data, batch_size, range(wanted), arguments.workers, world)
@@ -206,7 +212,7 @@ def _measured(
         after = min(recipe.evaluations, wanted) * (watching + saving) + scoring + saving + REPORT_SECONDS
         left = arguments.budget - (time.perf_counter() - began) - after
         steps = steps_within(arguments.budget, left, seconds, wanted)
-        train = _config(recipe, len(data.train), steps, precision, fused, measured.microbatch_size)
+        train = _config(recipe, len(data.train), steps, precision, fused, micro)
     return PretrainPlan(recipe.name, train, torch.get_num_threads(), train.steps * seconds)
 
 

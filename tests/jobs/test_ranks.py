@@ -1,0 +1,239 @@
+"""`vit pretrain` under torchrun: the losses of one process, whoever computes them, stopped and gone on with at will."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from safetensors.torch import load_file
+
+from ranks import torchrun
+from shared import ROOT
+
+SMALL = [
+    "model.depth=2", "model.embed_dim=32", "model.num_heads=2", "model.mlp_dim=48", "image_size=16", "model.drop_path=0.4",
+    "mixing.mixup=0.4", "mixing.cutmix=1", "optim.ema=0.9", "batch_size=12", "steps=6", "evaluations=2", "optim.lr=0.01",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two classes told apart by colour; 7 validation images, which two ranks cannot halve."""
+    root = tmp_path_factory.mktemp("stand-in")
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 10), ("val", 4), ("test", 3)):
+        for name, colour in (("blue", (30, 60, 200)), ("red", (210, 40, 30))):
+            for i in range(count - (split == "val" and name == "red")):
+                path = root / split / name / f"{i}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                pixels = np.clip(np.array(colour) + rng.normal(0, 60, (20, 20, 3)), 0, 255).astype(np.uint8)
+                Image.fromarray(pixels).save(path)
+    return root
+
+
+def command(data: Path, run: Path, *more: str) -> list[str]:
+    return [
+        "-m",
+        "vitkit",
+        "pretrain",
+        "cifar10_small",
+        f"data={data}",
+        *SMALL,
+        "--workers",
+        "0",
+        *more,
+        "--out",
+        str(run),
+    ]
+
+
+def alone(*arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
+    return subprocess.run([sys.executable, *arguments], env=environment, capture_output=True, text=True, timeout=120)
+
+
+def losses(run: Path) -> list[float]:
+    entries = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [entry["loss"] for entry in entries if "loss" in entry]
+
+
+def assert_same_run(run: Path, other: Path) -> None:
+    assert losses(run) == pytest.approx(losses(other), abs=1e-5)
+    mine, theirs = (load_file(folder / "model" / "model.safetensors") for folder in (run, other))
+    assert max((mine[name] - theirs[name]).abs().max() for name in theirs) < 1e-4
+    rows = [json.loads((folder / "report.json").read_text())["rows"] for folder in (run, other)]
+    assert [(row["metric"], pytest.approx(row["value"], abs=1e-4)) for row in rows[0]] == [
+        (row["metric"], row["value"]) for row in rows[1]
+    ]
+
+
+@pytest.fixture(scope="module")
+def whole(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run of one process, never stopped."""
+    run = tmp_path_factory.mktemp("runs") / "whole"
+    done = alone(*command(data, run))
+    assert done.returncode == 0, done.stderr
+    assert len(losses(run)) == 6
+    return run
+
+
+@pytest.mark.parametrize("kind", ["ddp", "fsdp2"])
+def test_two_ranks_have_the_losses_of_one_process(kind: str, data: Path, whole: Path, tmp_path: Path) -> None:
+    """With accumulation, an average of weights, mixing, augmentation and dropped paths."""
+    given = command(data, tmp_path / "run", "--parallel", kind)
+    assert json.loads((whole / "plan.json").read_text())["train"]["microbatch_size"] == 3
+    done = torchrun(2, *given)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("report    ") == 1  # one rank speaks
+    assert_same_run(tmp_path / "run", whole)
+    assert sorted(path.name for path in (tmp_path / "run" / "model").iterdir()) == sorted(
+        path.name for path in (whole / "model").iterdir()
+    )
+
+
+STOPS = """
+import sys
+from vitkit.runlog import RunLog
+from vitkit.cli.main import main
+step = RunLog.on_step
+def stop(self, report):
+    step(self, report)
+    self._stop = report.step == 3 and self.world.rank == self.world.size - 1
+RunLog.on_step = stop
+sys.exit(main())
+"""
+
+
+@pytest.mark.parametrize(("kind", "first", "then"), [("ddp", 2, 1), ("fsdp2", 2, 1), ("fsdp2", 1, 2), ("ddp", 1, 2)])
+def test_a_stopped_run_goes_on_on_another_number_of_ranks(
+    kind: str, first: int, then: int, data: Path, whole: Path, tmp_path: Path
+) -> None:
+    script, run = tmp_path / "stops.py", tmp_path / "run"
+    script.write_text(STOPS)
+    given = [str(script), *command(data, run, "--parallel", kind)[2:]]
+    stopped = torchrun(first, *given) if first > 1 else alone(*given)
+    assert stopped.returncode != 0
+    assert "stopped at step 3; go on with: vit pretrain --resume" in stopped.stdout
+    assert (run / "checkpoints" / "step-3").is_dir() == (kind == "fsdp2" and first == 2)
+    resume = ["-m", "vitkit", "pretrain", "--resume", str(run), "--parallel", kind]
+    done = torchrun(then, *resume) if then > 1 else alone(*resume)
+    assert done.returncode == 0, done.stderr
+    assert "resume    from step 3 of 6" in done.stdout
+    assert_same_run(run, whole)
+
+
+DIES = """
+import os, signal, sys
+from vitkit.runlog import RunLog
+from vitkit.cli.main import main
+checkpoint = RunLog.on_checkpoint
+def die(self, state):
+    checkpoint(self, state)
+    if state.step == 3 and self.world.rank == 1 and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
+        os.kill(os.getpid(), signal.SIGKILL)
+RunLog.on_checkpoint = die
+sys.exit(main())
+"""
+
+
+@pytest.mark.parametrize("kind", ["ddp", "fsdp2"])
+def test_a_killed_rank_is_replaced_and_the_run_goes_on(kind: str, data: Path, whole: Path, tmp_path: Path) -> None:
+    script, run = tmp_path / "dies.py", tmp_path / "run"
+    script.write_text(DIES)
+    done = torchrun(2, str(script), *command(data, run, "--parallel", kind)[2:], restarts=1)
+    assert done.returncode == 0, done.stderr
+    assert "resume    from step 3 of 6" in done.stdout
+    assert_same_run(run, whole)
+
+
+SLEEPS = """
+import sys, time
+from vitkit.parallel.world import World
+from vitkit.cli.main import main
+arrive = World.arrive
+def sleep(self, label):
+    if label == "step 5" and self.rank == 1:
+        time.sleep(100)
+    arrive(self, label)
+World.arrive = sleep
+sys.exit(main())
+"""
+
+
+def test_a_rank_that_sleeps_is_named_and_the_checkpoint_stays(data: Path, tmp_path: Path) -> None:
+    script, run = tmp_path / "sleeps.py", tmp_path / "run"
+    script.write_text(SLEEPS)
+    began = time.monotonic()
+    done = torchrun(2, str(script), *command(data, run, "--rank-timeout", "5s")[2:], seconds=80)
+    assert done.returncode != 0
+    assert "rank 1 (process" in done.stderr
+    assert "did not come to step 5 within" in done.stderr
+    assert "--resume goes on from the last checkpoint" in done.stderr
+    assert time.monotonic() - began < 70
+    assert (run / "checkpoints" / "step-3.json").exists()
+
+
+OTHER_DATA = """
+import os, sys
+from vitkit.cli.main import main
+if os.environ["RANK"] == "1":
+    sys.argv = [part.replace("data=" + sys.argv[1], "data=" + sys.argv[2]) for part in sys.argv]
+sys.argv[1:3] = []
+sys.exit(main())
+"""
+
+
+def test_ranks_with_other_data_or_code_are_told(data: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    for path in data.rglob("*.png"):
+        place = other / path.relative_to(data)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        Image.open(path).transpose(Image.Transpose.ROTATE_90).save(place)
+    script = tmp_path / "other.py"
+    script.write_text(OTHER_DATA)
+    done = torchrun(2, str(script), str(data), str(other), *command(data, tmp_path / "run")[2:])
+    assert done.returncode != 0
+    assert "the ranks do not have the same data: rank 0 has 20 images of 2 classes (" in done.stderr
+    assert (
+        "Traceback"
+        not in done.stderr.split("torch.distributed.elastic")[0].split(
+            'Traceback (most recent call last):\n  File "<frozen'
+        )[0]
+    )
+    assert not (tmp_path / "run" / "model").exists()
+
+
+def test_ctrl_c_ends_all_ranks_after_a_whole_step(data: Path, whole: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    slow = tmp_path / "slow.py"
+    slow.write_text(
+        "import sys, time\nfrom vitkit.runlog import RunLog\nfrom vitkit.cli.main import main\nstep = RunLog.on_step\n"
+        "def wait(self, report):\n    step(self, report)\n    time.sleep(1)\nRunLog.on_step = wait\nsys.exit(main())\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(
+        [*launcher, str(slow), *command(data, run)[2:]],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    end = time.monotonic() + 60
+    while time.monotonic() < end and not ((run / "metrics.jsonl").exists() and losses(run)):
+        time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    out, _ = process.communicate(timeout=60)
+    assert "; go on with: vit pretrain --resume" in out
+    assert process.returncode != 0
+    done = alone("-m", "vitkit", "pretrain", "--resume", str(run))
+    assert done.returncode == 0, done.stderr
+    assert_same_run(run, whole)
