@@ -131,16 +131,18 @@ def main() -> None:
                     if not killed(words, moment, number % 2 == 1, log):
                         break
                     hit.append(f"{moment:.1f} s: {phase(run)}")
+                    moment = seconds * rng.random()
                     if (run / "arguments.json").exists():
                         words = [*VIT, job, "--resume", str(run)]
-                    moment = seconds * rng.random()
+                if (run / "arguments.json").exists():
+                    words = [*VIT, job, "--resume", str(run)]
                 finish(words, log)
                 found = facts_of(run)
                 other = [name for name in whole[kind] if found.get(name) != whole[kind][name]]
                 left = [path.name for path in run.rglob("*.partial")]
                 different += bool(other or left)
                 verdict = "identical" if not other and not left else f"DIFFERENT: {', '.join(other + left)}"
-                print(f"{number + 1:3} {kind:8} workers {workers}  {verdict}  killed at {'; '.join(hit)}", flush=True)
+                print(f"{number + 1:3} {kind:8} workers {workers}  {verdict}  killed at {'; '.join(hit) or 'no moment: it had ended'}", flush=True)
     print(f"{different} runs differ")
     sys.exit(different > 0)
 
