@@ -142,7 +142,10 @@ def main() -> None:
                 left = [path.name for path in run.rglob("*.partial")]
                 different += bool(other or left)
                 verdict = "identical" if not other and not left else f"DIFFERENT: {', '.join(other + left)}"
-                print(f"{number + 1:3} {kind:8} workers {workers}  {verdict}  killed at {'; '.join(hit) or 'no moment: it had ended'}", flush=True)
+                print(
+                    f"{number + 1:3} {kind:8} workers {workers}  {verdict}  killed at {'; '.join(hit) or 'none: ended'}",
+                    flush=True,
+                )
     print(f"{different} runs differ")
     sys.exit(different > 0)
 

@@ -21,8 +21,9 @@ PACKAGE = ROOT / "src" / "vitkit"
 LAYERS = {
     "config": 0, "console": 0, "report": 0, "charts": 0,
     "models": 1, "data": 1, "optim": 1, "schedules": 1, "chains": 1, "unknown": 1, "weights": 1,
+    "parallel": 1,
     "bundle": 2, "checkpoint": 2, "objectives": 2, "converters": 2,
-    "zoo": 3, "analysis": 3,
+    "zoo": 3, "analysis": 3, "diagnose": 3, "trackers": 3,
     "runfolder": 1, "train": 4, "engines": 4, "runlog": 5, "planning": 5,
     "evals": 5,
     "recipes": 6, "audits": 6, "finetuning": 6, "pretraining": 6, "jobs": 6,
@@ -83,13 +84,22 @@ def test_imports_go_down_only(path: Path) -> None:
         assert LAYERS[other] < LAYERS[part], f"{path.relative_to(PACKAGE)} imports {module}, which is not below it"
 
 
-def test_models_data_and_optim_never_import_each_other() -> None:
-    parts = {"models", "data", "optim", "schedules", "chains"}
+def test_models_data_optim_and_parallel_never_import_each_other() -> None:
+    parts = {"models", "data", "optim", "schedules", "chains", "parallel"}
     for part in sorted(parts):
         own = {"schedules", "chains"} if part == "optim" else set()
         for path in [*PACKAGE.glob(f"{part}.py"), *PACKAGE.glob(f"{part}/*.py")]:
             others = {part_of(m) for m in imports_of(path)} & parts - {part} - own
             assert not others, f"{path.name} imports {others}"
+
+
+def test_only_parallel_uses_torch_distributed() -> None:
+    users = {
+        path.relative_to(PACKAGE).parts[0]
+        for path in PACKAGE.rglob("*.py")
+        if "torch.distributed" in path.read_text(encoding="utf-8")
+    }
+    assert users == {"parallel"}
 
 
 def test_the_loop_knows_no_objective_and_no_evaluator() -> None:

@@ -218,21 +218,26 @@ def set_rates(optimiser: torch.optim.Optimizer, config: OptimConfig, step: int, 
     return rate
 
 
-def clip_gradients(parameters: Iterable[nn.Parameter], config: OptimConfig) -> None:
-    """Scale all gradients down together where their global norm is above ``clip_norm``.
+def clip_gradients(parameters: Iterable[nn.Parameter], config: OptimConfig) -> float:
+    """Scale all gradients down together where their global norm is above ``clip_norm``; return the norm they had.
 
-    PyTorch adds 1e-6 to the norm, the reference nothing; each clips its own optimiser's gradients.
+    Where the norm is not finite they are left as they are. PyTorch adds 1e-6 to the norm, the reference nothing; each clips
+    its own optimiser's gradients.
     """
-    if not config.clip_norm:
-        return
-    if config.is_pytorch:
-        torch.nn.utils.clip_grad_norm_(parameters, config.clip_norm)
-        return
-    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    own = [parameter for parameter in parameters if parameter.grad is not None]
+    gradients = [parameter.grad for parameter in own if parameter.grad is not None]
     norm = torch.nn.utils.get_total_norm(gradients)
+    norm = getattr(norm, "full_tensor", lambda: norm)()  # of gradients that ranks share
+    length = float(norm)
+    if not config.clip_norm or not math.isfinite(length):
+        return length
+    if config.is_pytorch:
+        torch.nn.utils.clip_grads_with_norm_(own, config.clip_norm, norm)
+        return length
     factor = (config.clip_norm / norm).clamp(max=1.0)  # a norm of 0 makes it infinite before
     for gradient in gradients:
         gradient.mul_(factor.to(gradient.device))
+    return length
 
 
 class Ema:

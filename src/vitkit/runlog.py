@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
@@ -14,12 +15,19 @@ import psutil
 import torch
 from torch import Tensor
 
-from vitkit.checkpoint import TrainState, save_checkpoint
+from vitkit.checkpoint import TrainState, last_step, save_checkpoint
 from vitkit.config import UserError, write_file
 from vitkit.console import Console
+from vitkit.data.loader import Batch
+from vitkit.diagnose import NotFiniteError
+from vitkit.parallel.world import ALONE, World
+from vitkit.trackers import Tracker, open_trackers
 from vitkit.train import StepReport, TrainConfig
 
 __all__ = ["Evaluated", "RunLog"]
+
+
+STOPS = (signal.SIGINT, signal.SIGTERM)  # Ctrl-C, and what torchrun and cluster schedulers send
 
 
 class Evaluated(NamedTuple):
@@ -43,28 +51,33 @@ class RunLog:
         evaluate: Callable[[dict[str, Tensor], int], Evaluated],
         resume: str,
         console: Console,
+        trackers: Sequence[str] = (),
+        world: World = ALONE,
     ) -> None:
-        """Begin, or go on, at ``step``; ``resume`` is the command that goes on with a stopped run."""
+        """Begin, or go on, at ``step``; ``resume`` is the command that goes on with a stopped run.
+
+        Of several ranks the first one writes the log. ``trackers`` are names of
+        `vitkit.trackers.TRACKERS` that get what ``metrics.jsonl`` gets.
+        """
         self.run, self.config, self.step, self.resume = run, config, step, resume
         self._evaluate, self.console = evaluate, console
+        self._tracker_names, self._trackers = trackers if world.main else (), dict[str, Tracker]()
+        self.world = world
         self.losses: list[tuple[int, float]] = []
         self.evaluations: list[dict[str, float]] = []
         self._shown = ""  # of the last evaluation, in the live line
         self._recent: deque[StepReport] = deque(maxlen=20)
         self._log: TextIO | None = None
         self._stop = False
-        self._old_handler: Any = None
+        self._old_handlers: dict[int, Any] = {}
 
     def __enter__(self) -> RunLog:
-        path = self.run / "metrics.jsonl"
-        kept = self._lines_until(path)
-        try:
-            write_file(path, "".join(kept).encode())  # in one piece: the lines of earlier steps exist nowhere else
-            self._log = path.open("a", encoding="utf-8")
-        except OSError as error:
-            raise UserError(f"cannot write {path}: {error.strerror}.") from None
+        if self.world.main:
+            self._open_log(self.run / "metrics.jsonl")
+        self._trackers = open_trackers(self._tracker_names, self.run, self.step)
         if threading.current_thread() is threading.main_thread():
-            self._old_handler = signal.signal(signal.SIGINT, self._on_interrupt)
+            for number in STOPS:
+                self._old_handlers[number] = signal.signal(number, self._on_interrupt)
         self._line = self.console.live(self.config.steps, "training")
         self._line.__enter__()
         return self
@@ -73,14 +86,24 @@ class RunLog:
         self._line.__exit__()
         if self._log:
             self._log.close()
-        if self._old_handler is not None:
-            signal.signal(signal.SIGINT, self._old_handler)
+        for name in list(self._trackers):
+            self._track(name, lambda tracker: tracker.close())
+        for number, handler in self._old_handlers.items():
+            signal.signal(number, handler)
         if kind is KeyboardInterrupt:
             self.console.say(f"stopped at step {self.step}; go on with: {self.resume}")
 
+    def _open_log(self, path: Path) -> None:
+        # whole or not at all, should the process be killed here
+        write_file(path, "".join(self._lines_until(path)).encode())
+        try:
+            self._log = path.open("a", encoding="utf-8")
+        except OSError as error:
+            raise UserError(f"cannot write {path}: {error.strerror}.") from None
+
     def _on_interrupt(self, *_: object) -> None:
-        """The first Ctrl-C waits for the end of the step; a second one does not."""
-        if self._stop:
+        """The first Ctrl-C waits for the end of the step; a second one does not, unless other ranks would be left waiting."""
+        if self._stop and self.world.size == 1:
             raise KeyboardInterrupt
         self._stop = True
 
@@ -102,6 +125,8 @@ class RunLog:
         return kept
 
     def _write(self, entry: dict[str, object]) -> None:
+        if not self.world.main:
+            return
         try:
             assert self._log is not None
             self._log.write(json.dumps(entry) + "\n")
@@ -116,6 +141,7 @@ class RunLog:
         self.step = report.step
         self.losses.append((report.step, report.loss))
         self._write({"step": report.step, "loss": report.loss, "lr": report.lr})
+        self._tell(report.step, {"train/loss": report.loss, "train/lr": report.lr})
         self._recent.append(report)
         seconds = sum(r.seconds for r in self._recent)
         waited = sum(r.waited for r in self._recent) / seconds
@@ -134,8 +160,51 @@ class RunLog:
         self.evaluations.append(entry)
         self._shown = f"{found.shown}  "
         self._write({**entry, "split": found.split})
+        self._tell(step, {f"{found.split}/{name}": value for name, value in found.values.items()})
         return found.value, found.floor
 
+    def _tell(self, step: int, values: dict[str, float]) -> None:
+        for name in list(self._trackers):
+            self._track(name, lambda tracker: tracker.log(step, values))
+
+    def _track(self, name: str, call: Callable[[Tracker], None]) -> None:
+        """A tracker that fails is dropped; the run goes on."""
+        try:
+            call(self._trackers[name])
+        except Exception as error:
+            del self._trackers[name]
+            self.console.warn(f"{name} gets no more of this run: {error}. metrics.jsonl has everything.")
+
     def on_checkpoint(self, state: TrainState) -> None:
-        """Save what a stopped run needs."""
-        save_checkpoint(self.run / "checkpoints", state)
+        """Save what a stopped run needs; its log reaches the disk first."""
+        try:
+            if self._log:
+                os.fsync(self._log.fileno())
+            save_checkpoint(self.run / "checkpoints", state, self.world)
+        except (UserError, OSError) as error:
+            raise UserError(f"{error} {self._how_to_go_on()}") from None
+
+    def _how_to_go_on(self) -> str:
+        saved = last_step(self.run / "checkpoints")
+        if saved is None:
+            return "There is no checkpoint yet; begin the run again."
+        return f"The checkpoint of step {saved} is untouched; {self.resume} goes on from it."
+
+    def on_note(self, text: str) -> None:
+        """Say it beside the live line."""
+        self.console.warn(text)
+
+    def on_not_finite(self, fault: NotFiniteError, batch: Batch) -> str:
+        """Keep the batch of the step that failed beside the log; say where, and how to go on."""
+        from safetensors.torch import save
+
+        rank = f"-rank-{self.world.rank}" if self.world.size > 1 else ""
+        path = self.run / f"nonfinite-step-{fault.step}{rank}.safetensors"
+        fields = {name: field for name, field in batch._asdict().items() if field is not None}
+        try:
+            write_file(path, save({name: field.detach().cpu().contiguous() for name, field in fields.items()}))
+            kept = f"The batch is saved in {path}."
+        except UserError as error:
+            kept = f"The batch is not saved: {error}"
+        change = f"It comes to this step again: first {fault.change}." if fault.change else ""
+        return f"{kept} {self._how_to_go_on()} {change}".strip()

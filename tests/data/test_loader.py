@@ -49,6 +49,20 @@ def test_a_resumed_range_is_the_tail_of_the_full_one(numbered: list[Sample]) -> 
         assert_equal(batches(numbered, range(start, 12)), full[start:])
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_positions_are_that_part_of_the_global_batch(numbered: list[Sample], workers: int) -> None:
+    given = {"batch_size": 6, "steps": range(2, 5), "seed": 3, "workers": workers, "repeats": 2}
+    whole = list(training_batches(numbered, RECORD, AUGMENT, **given))
+    part = list(training_batches(numbered, RECORD, AUGMENT, positions=[1, 4, 5], **given))
+    for x, y in zip(whole, part, strict=True):
+        for all_, some in zip(x, y, strict=True):
+            assert torch.equal(all_[[1, 4, 5]], some)
+    first = whole[0]
+    assert first.places.tolist() == list(range(12, 18))
+    assert first.labels[:3].tolist() == first.labels[3:].tolist()  # the same images again, in other views
+    assert not torch.equal(first.images[:3], first.images[3:])
+
+
 def test_every_epoch_sees_each_image_once_in_another_order(numbered: list[Sample]) -> None:
     labels = torch.cat([batch.labels for batch in batches(numbered, range(15))]).tolist()  # 75 places, 3 epochs of 24
     epochs = [labels[start : start + 24] for start in (0, 24, 48)]

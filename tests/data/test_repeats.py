@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from vitkit.config import UserError
-from vitkit.data.loader import _Stream
 from vitkit.data.repeats import ViewKey, repeated_keys, view_generator
 
 
@@ -39,9 +38,10 @@ def test_it_goes_on_where_it_stopped_and_is_a_function_of_the_seed() -> None:
     assert list(repeated_keys(23, 12, range(30), 8, 3)) != whole
 
 
-def test_without_repeats_it_is_the_order_of_training_batches() -> None:
+def test_without_repeats_epochs_are_permutations_one_after_the_other() -> None:
+    orders = [(epoch, int(i)) for epoch in range(5) for i in np.random.default_rng([4, epoch]).permutation(23)]
     plain = [[(key.epoch, key.image) for key in keys] for keys in repeated_keys(23, 5, range(3, 20), 4)]
-    assert plain == list(_Stream(23, 5, range(3, 20), 4))
+    assert plain == [orders[5 * step : 5 * step + 5] for step in range(3, 20)]
 
 
 def test_copies_have_generators_of_their_own_and_the_first_is_the_plain_one() -> None:

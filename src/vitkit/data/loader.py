@@ -1,4 +1,4 @@
-"""Samples to batches. What a batch holds is a function of (seed, step), whatever the number of workers."""
+"""Samples to batches. What a batch holds is a function of (seed, step), whatever the number of workers and ranks."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from vitkit.config import UserError
 from vitkit.data.pixels import MAX_PIXELS, Bands, ImageError, Picture, Preprocess, normalise, open_picture
+from vitkit.data.repeats import ViewKey, repeated_keys, view_generator
 from vitkit.data.sources import Sample
 from vitkit.data.targets import targets
 
@@ -72,7 +73,7 @@ class _View(NamedTuple):
 
 
 class _Views(Dataset[_View]):
-    """Random views, addressed by (epoch, index)."""
+    """Random views, addressed by their keys."""
 
     def __init__(
         self,
@@ -92,12 +93,10 @@ class _Views(Dataset[_View]):
     def __len__(self) -> int:
         return len(self.samples)
 
-    def __getitem__(self, key: tuple[int, int]) -> _View:
-        epoch, index = key
-        sample = self.samples[index]
-        rng = np.random.default_rng([self.seed, epoch, index])
+    def __getitem__(self, key: ViewKey) -> _View:
+        sample = self.samples[key.image]
         try:
-            view = self.augment(self._open(index), self.record, rng)
+            view = self.augment(self._open(key.image), self.record, view_generator(self.seed, key))
         except ImageError as error:
             return _View(np.empty(0, np.uint8), sample.label, sample.labels, f"{sample.name}: {error}")
         return _View(view, sample.label, sample.labels, "")
@@ -117,25 +116,27 @@ class _Views(Dataset[_View]):
         return image
 
 
-class _Stream(Sampler[list[tuple[int, int]]]):
-    """Shuffled epochs, one after the other, cut into full batches: step s holds places s*B .. (s+1)*B - 1."""
+class _Stream(Sampler[list[ViewKey]]):
+    """The views of each step: those of the global batch, or of the positions in it that are asked for."""
 
-    def __init__(self, length: int, batch_size: int, steps: range, seed: int) -> None:
-        self.length, self.batch_size, self.steps, self.seed = length, batch_size, steps, seed
+    def __init__(
+        self,
+        length: int,
+        batch_size: int,
+        steps: range,
+        seed: int,
+        positions: Sequence[int],
+        repeats: int,
+    ) -> None:
+        self.positions, self.steps = positions, steps
+        self.order = (length, batch_size, steps, seed, repeats)
 
     def __len__(self) -> int:
         return len(self.steps)
 
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        epoch, order = -1, np.empty(0, np.int64)
-        for step in self.steps:
-            keys = []
-            for place in range(step * self.batch_size, (step + 1) * self.batch_size):
-                if place // self.length != epoch:
-                    epoch = place // self.length
-                    order = np.random.default_rng([self.seed, epoch]).permutation(self.length)
-                keys.append((epoch, int(order[place % self.length])))
-            yield keys
+    def __iter__(self) -> Iterator[list[ViewKey]]:
+        for keys in repeated_keys(*self.order):
+            yield [keys[position] for position in self.positions]
 
 
 def _end_with_parent(_worker: int) -> None:
@@ -170,19 +171,26 @@ def training_batches(
     workers: int,
     max_pixels: int = MAX_PIXELS,
     outputs: int | None = None,
+    positions: Sequence[int] | None = None,
+    repeats: int = 1,
 ) -> Iterator[Batch]:
     """Batches of augmented views for ``steps`` (a range, so that a resumed run goes on where it stopped).
 
-    ``outputs`` is the number of classes of multi-label data, None where each image has one class.
+    Args:
+        outputs: the number of classes of multi-label data; None where each image has one class.
+        positions: in the global batch of ``batch_size``, which of its examples are wanted; None: all.
+        repeats: how often an image is in a batch, see `repeats`.
 
     Raises:
         UserError: a file that cannot be decoded any more.
     """
+    wanted = range(batch_size) if positions is None else positions
+    within = torch.tensor(wanted)
     with warnings.catch_warnings():  # torch advises on the number of workers, which the user chose
         warnings.filterwarnings("ignore", message="This DataLoader will create")
         loader: DataLoader[_View] = DataLoader(
             _Views(samples, record, augment, seed, CACHE_BYTES // max(1, workers), max_pixels),
-            batch_sampler=_Stream(len(samples), batch_size, steps, seed),
+            batch_sampler=_Stream(len(samples), batch_size, steps, seed, wanted, repeats),
             num_workers=workers,
             collate_fn=_collate,
             prefetch_factor=4 if workers else None,
@@ -192,5 +200,4 @@ def training_batches(
         if broken := [view.error for view in views if view.error]:
             raise UserError(f"an image that could be read before training cannot be read now: {broken[0]}")
         pixels = normalise(np.stack([view.pixels for view in views]), record)
-        places = torch.arange(step * batch_size, (step + 1) * batch_size)
-        yield Batch(to_tensor(pixels), torch.from_numpy(targets(views, outputs)), places)
+        yield Batch(to_tensor(pixels), torch.from_numpy(targets(views, outputs)), within + step * batch_size)

@@ -6,14 +6,24 @@ draw the same numbers for an example as one that has it all.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
-__all__ = ["uniform"]
+__all__ = ["Draws", "uniform"]
 
 # Source: splitmix64 (Steele, Lea and Flood 2014, doi 10.1145/2660193.2660195), as signed 64-bit integers.
 GOLDEN = 0x9E3779B97F4A7C15 - 2**64
 FIRST, SECOND = 0xBF58476D1CE4E5B9 - 2**64, 0x94D049BB133111EB - 2**64
+
+
+class Draws(NamedTuple):
+    """Where a forward pass takes its random numbers from."""
+
+    seed: int  # of the run
+    step: int  # of the optimiser
+    places: Tensor  # (B,) int64, each example's place in the run's stream of examples
 
 
 def uniform(seed: int, step: int, purpose: int, places: Tensor, count: int) -> Tensor:

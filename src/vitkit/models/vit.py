@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vitkit.config import UserError, did_you_mean
+from vitkit.models.draws import Draws, uniform
 from vitkit.models.hybrid import STEM_NUMERICS, ResNetStem, stem_grid
 from vitkit.models.initialise import initialise
 from vitkit.models.positions import POSITION_RULES, join_axes, sincos2d
@@ -41,6 +42,8 @@ HYBRIDS: dict[tuple[str, str], tuple[tuple[int, ...], int]] = {
     ("R50", "16"): ((3, 4, 9), 1),
     ("R50", "32"): ((3, 4, 6, 3), 1),
 }
+
+DROP_PATH = 1_000_000  # and the branch's number: what its random numbers are for
 
 # Files may claim anything; what is larger is no Vision Transformer, and only looking at it would take time and memory.
 MOST = {
@@ -239,8 +242,10 @@ class Attention(nn.Module):
             x = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout)
         else:
             logits = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)  # (B, K, N, N)
-            weights = logits.softmax(dim=-1, dtype=torch.float32)
-            x = F.dropout(weights, dropout).to(v.dtype) @ v
+            # The kernel computes in float32 whatever it reads and writes; autocast would add two copies of (N, N) around it.
+            with torch.autocast(x.device.type, enabled=False):
+                weights = logits.softmax(dim=-1)
+            x = F.dropout(weights, dropout) @ v
         return self.proj(x.transpose(1, 2).reshape(B, N, D))
 
 
@@ -295,9 +300,11 @@ class MapPool(nn.Module):
 class Block(nn.Module):
     """Pre-norm transformer block: x + attention(norm(x)), then x + mlp(norm(x))."""
 
-    def __init__(self, config: ViTConfig, drop_path: float) -> None:
+    def __init__(self, config: ViTConfig, drop_path: float, index: int = 0) -> None:
         super().__init__()
         D = config.embed_dim
+        self.index = index  # 0 .. depth - 1
+        self.draws: Draws | None = None  # set from outside before a training step (train); None: torch's own generator
         self.norm1 = nn.LayerNorm(D, eps=config.norm_eps)
         self.attn = Attention(config)
         self.norm2 = nn.LayerNorm(D, eps=config.norm_eps)
@@ -309,16 +316,20 @@ class Block(nn.Module):
         self.drop_path = drop_path
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x + self._branch(self.attn(self.norm1(x)), self.layer_scale1)
-        return x + self._branch(self.mlp(self.norm2(x)), self.layer_scale2)
+        x = x + self._branch(self.attn(self.norm1(x)), self.layer_scale1, 2 * self.index)
+        return x + self._branch(self.mlp(self.norm2(x)), self.layer_scale2, 2 * self.index + 1)
 
-    def _branch(self, y: Tensor, scale: Tensor | None) -> Tensor:
+    def _branch(self, y: Tensor, scale: Tensor | None, number: int) -> Tensor:
         y = self.dropout(y)
         if scale is not None:
             y = y * scale
         if self.training and self.drop_path > 0:  # one draw per image
             keep = 1 - self.drop_path
-            y = y * torch.empty(y.shape[0], 1, 1, device=y.device, dtype=y.dtype).bernoulli_(keep).div_(keep)
+            if self.draws is None:
+                kept = torch.rand(y.shape[0], 1, device=y.device) < keep
+            else:
+                kept = uniform(self.draws.seed, self.draws.step, DROP_PATH + number, self.draws.places, 1) < keep
+            y = y * kept[..., None].to(y.dtype).div(keep)
         return y
 
 
@@ -351,7 +362,7 @@ class VisionTransformer(nn.Module):
         self.norm_pre = nn.LayerNorm(D, eps=config.norm_eps) if config.pre_norm else None
         self.dropout = nn.Dropout(config.dropout)
         rates = [config.drop_path * i / max(config.depth - 1, 1) for i in range(config.depth)]
-        self.blocks: Sequence[Block] = nn.ModuleList(Block(config, rate) for rate in rates)  # type: ignore[assignment]
+        self.blocks: Sequence[Block] = nn.ModuleList(Block(config, rate, index) for index, rate in enumerate(rates))  # type: ignore[assignment]
         self.norm = nn.LayerNorm(D, eps=config.norm_eps)
         self.map_pool = MapPool(config) if config.pool == "map" else None
         R = config.representation_size

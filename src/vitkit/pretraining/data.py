@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from vitkit.config import UserError
 from vitkit.console import Console
 from vitkit.data.loader import Batch, training_batches
-from vitkit.data.mixing import draw_mix, mix_batch, one_hot
+from vitkit.data.mixing import draw_mix, mix_part, one_hot, part_with_neighbour
 from vitkit.data.sources import Sample, Source, read_source
+from vitkit.parallel.world import ALONE, World
 from vitkit.recipes.recipe import Recipe
 
 __all__ = ["RecipeData", "batches_of", "read_recipe_data"]
@@ -51,8 +52,12 @@ def read_recipe_data(data: str, console: Console) -> RecipeData:
     return RecipeData(source, train, val[::every], source.splits.get(split, ()), split)
 
 
-def batches_of(recipe: Recipe, data: RecipeData, batch_size: int, steps: range, workers: int) -> Iterator[Batch]:
-    """Batches for ``steps``, their views and mixing as the recipe says."""
+def batches_of(
+    recipe: Recipe, data: RecipeData, batch_size: int, steps: range, workers: int, world: World = ALONE
+) -> Iterator[Batch]:
+    """This rank's part of the batches for ``steps``, their views and mixing as the recipe says."""
+    own = world.part(batch_size)
+    mixes = recipe.mixing.on
     batches = training_batches(
         data.train,
         recipe.preprocess,
@@ -61,14 +66,16 @@ def batches_of(recipe: Recipe, data: RecipeData, batch_size: int, steps: range, 
         steps=steps,
         seed=recipe.seed,
         workers=workers,
+        positions=part_with_neighbour(batch_size, own.start, own.stop) if mixes else own,
+        repeats=recipe.repeats,
     )
-    if not recipe.mixing.on:
-        return batches
-    return _mixed(recipe, len(data.source.classes), batches, steps)
+    return _mixed(recipe, len(data.source.classes), batches, steps) if mixes else batches
 
 
 def _mixed(recipe: Recipe, outputs: int, batches: Iterator[Batch], steps: range) -> Iterator[Batch]:
+    """Mix parts of global batches, each after the one image before it, which is only lent."""
     for step, batch in zip(steps, batches, strict=True):
         mix = draw_mix(recipe.mixing, recipe.preprocess.image_size, recipe.seed, step)
-        images, shares = mix_batch(batch.images, one_hot(batch.labels, outputs), mix)
-        yield batch._replace(images=images, labels=shares)
+        images, shares = mix_part(batch.images, one_hot(batch.labels, outputs), mix)
+        assert batch.places is not None
+        yield Batch(images, shares, batch.places[1:])

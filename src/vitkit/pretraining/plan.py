@@ -29,7 +29,7 @@ from vitkit.planning import (
 )
 from vitkit.pretraining.arguments import PretrainArguments
 from vitkit.pretraining.data import RecipeData, batches_of
-from vitkit.recipes.recipe import Recipe, fitted_optim, steps_of
+from vitkit.recipes.recipe import Recipe, batch_of, fitted_optim, steps_of
 from vitkit.train import Objective, TrainConfig, best_precision, measure
 
 __all__ = ["WATCHED_TOGETHER", "PretrainPlan", "check_plan", "make_plan"]
@@ -139,7 +139,7 @@ def make_plan(
 def _config(recipe: Recipe, images: int, steps: int, precision: str, fused: bool, microbatch: int) -> TrainConfig:
     return TrainConfig(
         steps=steps,
-        batch_size=min(recipe.batch_size, images),
+        batch_size=batch_of(recipe, images),
         microbatch_size=microbatch,
         seed=recipe.seed,
         eval_every=max(1, -(-steps // recipe.evaluations)),
@@ -153,7 +153,7 @@ def _config(recipe: Recipe, images: int, steps: int, precision: str, fused: bool
 def _repeated(other: Path, recipe: Recipe, data: RecipeData) -> PretrainPlan:
     """Steps, microbatch, precision and kernels of another run; the rest is this run's own."""
     plan = read_plan(other)
-    batch_size = min(recipe.batch_size, len(data.train))
+    batch_size = batch_of(recipe, len(data.train))
     if plan.train.batch_size != batch_size:
         raise UserError(
             f"--plan {other} is for batches of {plan.train.batch_size} images, this run has batches of {batch_size}; "
@@ -176,7 +176,7 @@ def _measured(
     console: Console,
 ) -> PretrainPlan:
     precision, fused = best_precision()
-    wanted, batch_size = steps_of(recipe, len(data.train)), min(recipe.batch_size, len(data.train))
+    wanted, batch_size = steps_of(recipe, len(data.train)), batch_of(recipe, len(data.train))
     train = _config(recipe, len(data.train), wanted, precision, fused, batch_size)
     batch = next(iter(batches_of(recipe, data, batch_size, range(1), 0)))
     measured = measure(module, train, objective, batch, free_memory())

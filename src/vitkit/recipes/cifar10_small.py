@@ -23,7 +23,7 @@ RECIPES = (
         images=50_000,
         model=ViTConfig(
             embed_dim=96, depth=6, num_heads=3, mlp_dim=384, patch_size=(4, 4), image_size=(32, 32), num_classes=10,
-            cls_token=False, pool="mean",
+            cls_token=False, pool="mean", gelu="erf",
         ),
         epochs=15.0,
         batch_size=256,

@@ -15,11 +15,22 @@ from vitkit.data.pixels import Preprocess
 from vitkit.models.vit import ViTConfig
 from vitkit.optim import OptimConfig
 
-__all__ = ["OBJECTIVES", "Expected", "Recipe", "changed", "fitted_optim", "steps_of"]
+__all__ = ["OBJECTIVES", "Expected", "Recipe", "batch_of", "changed", "fitted_optim", "steps_of"]
 
 OBJECTIVES = ("softmax", "sigmoid", "masked_patch")
 PARTS = ("model", "optim", "augment", "mixing", "preprocess")  # records inside a recipe, changed as part.field=value
-FREE = ("steps", "epochs", "batch_size", "seed", "smoothing", "head_bias", "objective", "evaluations", "start")
+FREE = (
+    "steps",
+    "epochs",
+    "batch_size",
+    "seed",
+    "smoothing",
+    "head_bias",
+    "objective",
+    "evaluations",
+    "start",
+    "repeats",
+)
 
 
 @dataclass(frozen=True)
@@ -48,6 +59,9 @@ class Recipe:
     epochs: float | None = None
     steps: int | None = None
     mixing: Mixing = field(default_factory=Mixing)
+    repeats: int = (
+        1  # of each image in a batch, in other views (repeated augmentation); epochs are passes over the data
+    )
     smoothing: float = 0.0
     head_bias: float = 0.0  # that the head starts from
     evaluations: int = 10  # on the validation part, evenly spread
@@ -65,7 +79,7 @@ class Recipe:
             )
         if (self.steps is None) == (self.epochs is None):
             raise UserError(f"recipe {self.name}: say either steps or epochs.")
-        for name in ("steps", "epochs", "batch_size", "evaluations"):
+        for name in ("steps", "epochs", "batch_size", "evaluations", "repeats"):
             if (value := getattr(self, name)) is not None and value <= 0:
                 raise UserError(f"{name} must be above 0, got {value}.")
         if not 0 <= self.smoothing < 1 or not math.isfinite(self.head_bias):
@@ -82,7 +96,13 @@ def steps_of(recipe: Recipe, images: int) -> int:
     if recipe.steps is not None:
         return recipe.steps
     assert recipe.epochs is not None
-    return max(1, round(recipe.epochs * images / min(recipe.batch_size, images)))
+    return max(1, round(recipe.epochs * images * recipe.repeats / batch_of(recipe, images)))
+
+
+def batch_of(recipe: Recipe, images: int) -> int:
+    """Images per step: the recipe's, or all where there are fewer, rounded down to what repeats divide."""
+    size = min(recipe.batch_size, images * recipe.repeats)
+    return size - size % recipe.repeats if size < recipe.batch_size else size
 
 
 def changed(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
@@ -124,7 +144,7 @@ def _fields(record: Any) -> tuple[dataclasses.Field[Any], ...]:
 
 
 def _check_kinds(recipe: Recipe, values: Mapping[str, Any]) -> None:
-    whole = {"steps", "batch_size", "seed", "evaluations"}
+    whole = {"steps", "batch_size", "seed", "evaluations", "repeats"}
     for name, value in values.items():
         if value is None:
             continue

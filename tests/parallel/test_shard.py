@@ -1,0 +1,117 @@
+"""A model on several ranks: what they compute together is what one computes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from ranks import on_ranks
+
+TRAINING = """
+from torch import nn
+import torch.nn.functional as F
+from vitkit.models.vit import ViTConfig, VisionTransformer
+from vitkit.parallel.shard import fill, full_weights, is_sharded, shard, sum_gradients, syncs
+from vitkit.parallel.storage import read_parts, write_parts
+config = ViTConfig(embed_dim=32, depth=2, num_heads=2, mlp_dim=48, patch_size=4, image_size=16, num_classes=3)
+def fresh():
+    model = VisionTransformer(config)
+    model.init_weights(0)
+    with torch.no_grad():
+        model.head.weight.copy_(torch.linspace(-0.1, 0.1, 96).view(3, 32))
+    return model
+generator = torch.Generator().manual_seed(1)
+images, labels = torch.randn(8, 3, 16, 16, generator=generator), torch.arange(8) % 3
+def gradients(model, world):
+    own = list(world.part(8))
+    cut = len(own) // 2
+    for number, places in enumerate((own[:cut], own[cut:])):
+        syncs(model, last=number == 1)
+        loss = F.cross_entropy(model(images[places]), labels[places]) * len(places) / 8
+        loss.backward()
+    sum_gradients(model, world)
+"""
+
+
+@pytest.mark.parametrize("kind", ["ddp", "fsdp2"])
+def test_gradients_of_two_ranks_are_those_of_one(kind: str, tmp_path: Path) -> None:
+    done = on_ranks(
+        2,
+        TRAINING
+        + f"""
+with session(60, print) as world:
+    model, alone = fresh(), fresh()
+    if {kind!r} == "fsdp2":
+        shard(model, model.blocks, world)
+    assert is_sharded(model) == ({kind!r} == "fsdp2")
+    gradients(model, world)
+    F.cross_entropy(alone(images), labels).backward()
+    whole = full_weights({{name: p.grad for name, p in model.named_parameters()}})
+    keep(world, max((whole[name] - p.grad).abs().max().item() for name, p in alone.named_parameters()))
+""",
+        tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    for rank in range(2):
+        assert json.loads((tmp_path / f"rank-{rank}.json").read_text()) < 1e-6
+
+
+def test_parts_that_two_ranks_wrote_are_read_by_one_and_by_three(tmp_path: Path) -> None:
+    written = on_ranks(
+        2,
+        TRAINING
+        + """
+with session(60, print) as world:
+    model = fresh()
+    shard(model, model.blocks, world)
+    (OUT / "parts").mkdir(exist_ok=True)
+    write_parts(OUT / "parts", model.state_dict() | {"count": torch.tensor(7)})
+""",
+        tmp_path,
+    )
+    assert written.returncode == 0, written.stderr
+    assert {path.suffix for path in (tmp_path / "parts").iterdir()} == {".safetensors"}
+    for ranks in (1, 3):
+        read = on_ranks(
+            ranks,
+            TRAINING
+            + """
+with session(60, print) as world:
+    model = VisionTransformer(config)
+    if world.size > 1:
+        shard(model, model.blocks, world)
+    count = torch.tensor(0)
+    read_parts(OUT / "parts", model.state_dict() | {"count": count})
+    whole = full_weights(model.state_dict())
+    other = VisionTransformer(config)
+    if world.size > 1:
+        shard(other, other.blocks, world)
+    for name, tensor in other.state_dict().items():
+        fill(tensor, whole[name])
+    again = full_weights(other.state_dict())
+    wanted = fresh().state_dict()
+    keep(world, [int(count), all(torch.equal(whole[n], wanted[n]) and torch.equal(again[n], wanted[n]) for n in wanted)])
+""",
+            tmp_path,
+        )
+        assert read.returncode == 0, read.stderr
+        assert all(json.loads((tmp_path / f"rank-{rank}.json").read_text()) == [7, True] for rank in range(ranks))
+
+
+def test_parts_that_are_cut_short_or_of_another_model_are_told(tmp_path: Path) -> None:
+    import torch
+
+    from vitkit.config import UserError
+    from vitkit.parallel.storage import read_parts, write_parts
+
+    folder = tmp_path / "parts"
+    folder.mkdir()
+    write_parts(folder, {"a": torch.arange(1000.0)})
+    with pytest.raises(UserError, match=r"parts cannot be read: .*b"):
+        read_parts(folder, {"b": torch.zeros(1000)})
+    (path,) = folder.iterdir()
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(UserError, match="parts cannot be read"):
+        read_parts(folder, {"a": torch.zeros(1000)})
