@@ -4,8 +4,8 @@
 
 The real commands run as subprocesses on small generated data as class folders, Parquet tables and tar files, with 0 and 2 loader
 processes in turn. Moments are spread over the time that an undisturbed run takes from its first file on, one drawn from each
-part of it, and one from before; every third run is killed twice more as it resumes. A run is identical where the released weights, log and predictions
-are the same bytes and all numbers of report.json but times are equal.
+part of it, and one from before; every third run is killed twice more as it resumes. A run is identical where the released
+weights, log and predictions are the same bytes and all numbers of report.json but times are equal.
 """
 
 from __future__ import annotations
