@@ -3,9 +3,9 @@
     python benchmarks/kill_resume.py [--kills 20] [--seed 0] [--job finetune|pretrain]
 
 The real commands run as subprocesses on small generated data as class folders, Parquet tables and tar files, with 0 and 2 loader
-processes in turn. Moments are spread over the time that an undisturbed run takes, start of Python included, one drawn from each
-part of it; every third run is killed again as it resumes. A run is identical where the released weights, log and predictions
-are the same bytes and all numbers of report.json but times are equal.
+processes in turn. Moments are spread over the time that an undisturbed run takes from its first file on, one drawn from each
+part of it, and one from before; every third run is killed twice more as it resumes. A run is identical where the released
+weights, log and predictions are the same bytes and all numbers of report.json but times are equal.
 """
 
 from __future__ import annotations
@@ -96,6 +96,19 @@ def killed(words: list[str], moment: float, parent_only: bool, log: Path) -> boo
     return True
 
 
+def undisturbed(words: list[str], run: Path, log: Path) -> tuple[float, float]:
+    """Seconds until the run's first file, and of all of it."""
+    began, first = time.perf_counter(), 0.0
+    process = start(words, log)
+    while process.poll() is None:
+        if not first and (run / "arguments.json").exists():
+            first = time.perf_counter() - began
+        time.sleep(0.005)
+    if process.returncode:
+        raise SystemExit(log.read_text(encoding="utf-8"))
+    return first, time.perf_counter() - began
+
+
 def finish(words: list[str], log: Path) -> None:
     process = start(words, log)
     if process.wait(300):
@@ -114,33 +127,37 @@ def main() -> None:
         root, log = Path(folder), Path(folder) / "log"
         sets = {kind: write_data(root / kind / "colours", kind, {"train": 12, "val": 4, "test": 4}) for kind in KINDS}
         for job in [given.job] if given.job else JOBS:
-            whole, seconds = {}, 0.0
+            whole, first, seconds = {}, 0.0, 0.0
             for kind, data in sets.items():
-                began = time.perf_counter()
-                finish(command(job, data, root / f"{job}-{kind}", 0), log)
-                seconds = time.perf_counter() - began
-                whole[kind] = facts_of(root / f"{job}-{kind}")
-            print(f"{job}: {seconds:.1f} s undisturbed", flush=True)
+                run = root / f"{job}-{kind}"
+                first, seconds = undisturbed(command(job, data, run, 0), run, log)
+                whole[kind] = facts_of(run)
+            print(f"{job}: {seconds:.1f} s undisturbed, {first:.1f} s to its first file", flush=True)
             for number in range(given.kills):
                 kind, workers = KINDS[number % 3], WORKERS[number // 3 % 2]
                 run = root / f"{job}-{number}"
                 words = command(job, sets[kind], run, workers)
                 hit = []
-                moment = seconds * (number + rng.random()) / given.kills
+                moment = first + (seconds - first) * (number - 1 + rng.random()) / (given.kills - 1)
                 for _ in range(3 if number % 3 == 2 else 1):
                     if not killed(words, moment, number % 2 == 1, log):
                         break
                     hit.append(f"{moment:.1f} s: {phase(run)}")
+                    moment = first + (seconds - first) * rng.random()
                     if (run / "arguments.json").exists():
                         words = [*VIT, job, "--resume", str(run)]
-                    moment = seconds * rng.random()
+                if (run / "arguments.json").exists():
+                    words = [*VIT, job, "--resume", str(run)]
                 finish(words, log)
                 found = facts_of(run)
                 other = [name for name in whole[kind] if found.get(name) != whole[kind][name]]
                 left = [path.name for path in run.rglob("*.partial")]
                 different += bool(other or left)
                 verdict = "identical" if not other and not left else f"DIFFERENT: {', '.join(other + left)}"
-                print(f"{number + 1:3} {kind:8} workers {workers}  {verdict}  killed at {'; '.join(hit)}", flush=True)
+                print(
+                    f"{number + 1:3} {kind:8} workers {workers}  {verdict}  killed at {'; '.join(hit) or 'none: ended'}",
+                    flush=True,
+                )
     print(f"{different} runs differ")
     sys.exit(different > 0)
 

@@ -31,7 +31,7 @@ MEMORY_SHARE = 0.5  # of the free memory that training may plan with
 TIME_SHARE = 0.9  # of what is left of a budget that steps are planned for: later ones may be slower than those measured
 TRIAL_SHARE = 0.04  # of a budget that steps are tried for
 REPORT_SECONDS = 1.0  # that writing bundle and report takes beside the weights
-LEAST_TRIED, MOST_TRIED = 4, 40  # steps
+LEAST_TRIED, MOST_TRIED = 2, 40  # steps; the first is not timed
 
 
 def free_memory() -> int:

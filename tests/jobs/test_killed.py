@@ -27,7 +27,7 @@ STEP, LOG = (
     "call vitkit.runlog:RunLog._write 1",
 )  # mid-step; before a resumed run's first line
 HALF, WHOLE = "half step-*.safetensors", "before step-*.safetensors"
-MARK, MARKED = "before state.json", "after state.json"
+MARK, MARKED = "before step-*.json", "after step-*.json"
 EVALUATE = "call vitkit.finetuning.validation:Validation.__call__ 2"
 WATCH = "call vitkit.jobs.pretrain:_Watch.__call__ 2"
 RELEASE, UNKNOWN = "call vitkit.jobs.finetune:release 1", "call vitkit.finetuning.release:fit_unknown 1"
@@ -91,7 +91,7 @@ def test_a_killed_run_ends_as_if_nothing_had_happened(
     assert found.keys() == expected.keys()
     assert [name for name in found if found[name] != expected[name]] == []
     assert not list(run.rglob("*.partial"))
-    assert len(list((run / "checkpoints").iterdir())) == 2
+    assert len(list((run / "checkpoints").iterdir())) == 4  # the newest and the one before
 
 
 def test_loader_processes_end_with_their_killed_parent(tmp_path: Path) -> None:

@@ -196,9 +196,8 @@ def _measured(
     batch = next(iter(batches_of(recipe, data, batch_size, range(1), 0, world)))
     measured = measure(module, dataclasses.replace(train, batch_size=own), objective, batch, free_memory())
     micro = measured.microbatch_size
-    if (
-        not torch.cuda.is_available()
-    ):  # small ones are as fast there, and ranks can share a batch without changing a group
+    if not torch.cuda.is_available():
+        # Small ones are as fast there, and ranks can share a batch without changing a group.
         micro = min(micro, -(-batch_size // SHARED_BY))
     train = dataclasses.replace(train, microbatch_size=micro)
     seconds = measured.seconds

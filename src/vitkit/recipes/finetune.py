@@ -239,11 +239,12 @@ class Plan:
             UserError: unknown or missing fields.
         """
         try:
+            train = read_train_config(values["train"], where)
             return cls(
                 preprocess=from_dict(Preprocess, values["preprocess"], f"{where}: preprocess"),
                 fit_reason=values["fit_reason"],
                 recipe=from_dict(FinetuneRecipe, values["recipe"], f"{where}: recipe"),
-                train=read_train_config(values["train"], where),
+                train=train,
                 threads=values["threads"],
                 estimate_seconds=values["estimate_seconds"],
             )
