@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = ["read_parquet", "read_parquet_images"]
 
+MAGIC = b"PAR1"  # first and last bytes of a Parquet file
 LARGE_ROW_GROUP = 2**26  # above this, reading in shuffled order is told to be slow
 IMAGE_COLUMNS = tuple(dict.fromkeys(("image", "img", *PATH_COLUMNS)))
 
@@ -108,7 +110,19 @@ def _open(path: Path) -> pq.ParquetFile:
         return open_parquet(path)
     except (pa.ArrowException, OSError) as error:
         reason = str(error).splitlines()[0]
-        raise UserError(f"{path} is not a whole Parquet file: {reason} Write or download it again.") from None
+        raise UserError(
+            f"{path} is not a whole Parquet file: {reason} {_cut(path)}Write or download it again."
+        ) from None
+
+
+def _cut(path: Path) -> str:
+    """What to say of a file that begins as Parquet and does not end so."""
+    with contextlib.suppress(OSError), path.open("rb") as file:
+        begin = file.read(4)
+        file.seek(max(0, file.seek(0, 2) - 4))
+        if begin == MAGIC != file.read(4):
+            return "It is cut off: the list of its rows stands at its end, so that none of its samples can be read. "
+    return ""
 
 
 def _column(path: Path, file: pq.ParquetFile, column: str) -> pa.ChunkedArray:

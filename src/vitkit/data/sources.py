@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import io
 import os
-import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -21,14 +20,14 @@ from vitkit.data.delimited import CSV_SUFFIXES, read_csv, read_csv_paths
 from vitkit.data.folders import find_images, has_class_folders, read_folders
 from vitkit.data.parquet import read_parquet, read_parquet_images
 from vitkit.data.samples import SPLIT_NAMES, Sample, Source, match_classes
+from vitkit.data.shards import check_numbering, common_folder, find_shards, has_braces, is_series, split_of
 from vitkit.data.tables import Table, assemble
 
 __all__ = ["TABLE_SUFFIXES", "Sample", "Source", "find_images", "match_classes", "read_images", "read_source"]
 
 DIGITS_TEST_EVERY = 5  # the fixed test part of `digits` is 20 % of each class
-COMPRESSED_TAR = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")  # read to be refused with a reason
+COMPRESSED_TAR = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")  # but for gzip read to be refused with a reason
 TABLE_SUFFIXES = (*CSV_SUFFIXES, ".parquet", ".tar", *COMPRESSED_TAR)
-_SPLIT_FILE = re.compile(rf"({'|'.join(sorted(SPLIT_NAMES, key=len, reverse=True))})(?![a-z])(?!_\D)", re.IGNORECASE)
 
 
 def read_source(data: str | os.PathLike[str]) -> Source:
@@ -42,6 +41,8 @@ def read_source(data: str | os.PathLike[str]) -> Source:
     if not root.exists():
         if str(data) == "digits":
             return _digits()
+        if has_braces(str(data)):
+            return _read_shards(str(data))
         near = root.parent.iterdir() if root.parent.is_dir() else ()
         raise UserError(f"no such data: {data}.{did_you_mean(root.name, [p.name for p in near])}")
     if not root.is_dir():
@@ -50,9 +51,12 @@ def read_source(data: str | os.PathLike[str]) -> Source:
                 f"{data} is a file; expected a folder of class folders, or train/ with val/ and test/ inside, or a file "
                 "that ends in .csv, .tsv, .parquet or .tar."
             )
-        return _read_tables(root.resolve().name.removesuffix(root.suffix), root.parent, [("all", root)], ())
+        ending = next(end for end in sorted(TABLE_SUFFIXES, key=len)[::-1] if root.name.lower().endswith(end))
+        return _read_tables(root.resolve().name[: -len(ending)], root.parent, [("all", root)], ())
     tables = [path for path in _entries(root) if _is_table(path)]
     found = _split_tables(root, tables)
+    if not found and len(tables) > 1 and _suffix(tables[0]) not in CSV_SUFFIXES and is_series(tables):
+        found = [("all", path) for path in tables]
     if not found and len(tables) != 1:
         if len(tables) > 1 and not has_class_folders(root):
             raise UserError(
@@ -80,11 +84,28 @@ def read_images(path: Path) -> list[tuple[str, ImageSource]]:
     return read_parquet_images(path) if suffix == ".parquet" else read_tar_images(path)
 
 
+def _read_shards(data: str) -> Source:
+    """The files that a name with braces stands for: each of the split that its name says, or all of none."""
+    paths = find_shards(data)
+    kinds = {_suffix(path) for path in paths}
+    if len(kinds) > 1 or not kinds <= {".parquet", ".tar"}:
+        raise UserError(f"{data} names {_names(paths)}; expected files that all end in .parquet, or all in .tar.")
+    named = _by_name(paths)
+    if named and len(named) < len(paths):
+        taken = [path for _, path in named]
+        rest = [path for path in paths if path not in taken]
+        raise UserError(f"{data}: {_names(taken)} name a split and {_names(rest)} none. Name them alike.")
+    root = common_folder(paths)
+    return _read_tables(root.resolve().name, root, named or [("all", path) for path in paths], ())
+
+
 def _split_tables(root: Path, tables: Sequence[Path]) -> list[tuple[str, Path]]:
     """Tables that are a split each: by their names, in `data/`, or alone in a folder train/, val/ or test/."""
     named = _by_name(tables)
     if not named and (root / "data").is_dir():
-        named = _by_name([path for path in _entries(root / "data") if path.suffix.lower() == ".parquet"])
+        named = _by_name(
+            [path for path in _entries(root / "data") if _is_table(path) and _suffix(path) not in CSV_SUFFIXES]
+        )
     if not named and not tables:
         for folder in _entries(root):
             role = SPLIT_NAMES.get(folder.name.lower())
@@ -106,18 +127,21 @@ def _split_tables(root: Path, tables: Sequence[Path]) -> list[tuple[str, Path]]:
 
 def _by_name(tables: Sequence[Path]) -> list[tuple[str, Path]]:
     """Role and path of `train.csv`, `train-00000-of-00002.parquet`, `val_01.tar` and the like."""
-    found = []
-    for path in tables:
-        match = _SPLIT_FILE.match(path.name)
-        whole = match is not None and path.name[match.end() :].lower() == path.suffix.lower()
-        # Of CSV files only `train.csv` itself: train_notes.csv is something else.
-        if match is not None and (whole or _suffix(path) not in CSV_SUFFIXES):
-            found.append((SPLIT_NAMES[match[1].lower()], path))
+    for anywhere in (False, True):
+        found = []
+        for path in tables:
+            split = split_of(path, anywhere=anywhere and _suffix(path) not in CSV_SUFFIXES)
+            # Of CSV files only `train.csv` itself: train_notes.csv is something else.
+            if split and (_suffix(path) not in CSV_SUFFIXES or split[1].lower() == path.suffix.lower()):
+                found.append((split[0], path))
+        if found:
+            break
     return found
 
 
 def _read_tables(name: str, root: Path, chosen: Sequence[tuple[str, Path]], notes: Sequence[str]) -> Source:
     several = len(chosen) > 1
+    check_numbering(path for _, path in chosen)
 
     def shown(path: Path) -> str:
         return path.relative_to(root).as_posix()
