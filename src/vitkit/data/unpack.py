@@ -65,7 +65,7 @@ def _unpack(path: Path, partial: Path, size: int) -> None:
         console.live(size, f"unpacking {path.name}") as line,
     ):
         try:
-            while piece := stream.read(CHUNK):
+            while piece := stream.read1(CHUNK):  # `read` would lose what came before a cut
                 file.write(piece)
                 line.update(raw.tell(), "")
         except EOFError:
