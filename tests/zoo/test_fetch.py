@@ -19,7 +19,8 @@ from pathlib import Path
 import pytest
 
 from vitkit.config import UserError
-from vitkit.zoo import download, fetch, hub
+from vitkit.data import download
+from vitkit.zoo import fetch, hub
 from vitkit.zoo.fetch import cached, place
 from vitkit.zoo.record import Checkpoint
 from vitkit.zoo.rows import find_row

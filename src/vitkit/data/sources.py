@@ -1,7 +1,7 @@
 """Finds images, classes and splits in what the user names. Opens no image.
 
 Understands class folders, `train/` with `val|valid|validation/` and `test/`, CSV and Parquet tables, tar files, folders of
-these with one for each split, and the word ``digits``.
+these with one or several for each split, remote ones by their address, and the word ``digits``.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import io
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from vitkit.config import UserError, did_you_mean
 from vitkit.data.archives import read_tar, read_tar_images
@@ -19,6 +19,8 @@ from vitkit.data.containers import ImageSource
 from vitkit.data.delimited import CSV_SUFFIXES, read_csv, read_csv_paths
 from vitkit.data.folders import find_images, has_class_folders, read_folders
 from vitkit.data.parquet import read_parquet, read_parquet_images
+from vitkit.data.pixels import IMAGE_SUFFIXES
+from vitkit.data.remote import fetched, is_remote
 from vitkit.data.samples import SPLIT_NAMES, Sample, Source, match_classes
 from vitkit.data.shards import check_numbering, common_folder, find_shards, has_braces, is_series, split_of
 from vitkit.data.tables import Table, assemble
@@ -31,12 +33,16 @@ TABLE_SUFFIXES = (*CSV_SUFFIXES, ".parquet", ".tar", *COMPRESSED_TAR)
 
 
 def read_source(data: str | os.PathLike[str]) -> Source:
-    """Find the images, classes and splits of ``data``, a folder, a table, a tar file or the word ``digits``.
+    """Find the images, classes and splits of ``data``.
+
+    It is a folder, a table, a tar file, several shards in brace notation, the address of one of these, or the word ``digits``.
 
     Raises:
         UserError: no such path, no images, a table that cannot be understood, or a split with a class that training
             does not have.
     """
+    if is_remote(str(data)):
+        return read_source(fetched(str(data), _is_data_name, _is_table_name))
     root = Path(data)
     if not root.exists():
         if str(data) == "digits":
@@ -178,7 +184,17 @@ def _entries(folder: Path) -> list[Path]:
 
 
 def _is_table(path: Path) -> bool:
-    return path.name.lower().endswith(TABLE_SUFFIXES) and path.is_file()
+    return _is_table_name(path.name) and path.is_file()
+
+
+def _is_table_name(name: str) -> bool:
+    return name.lower().endswith(TABLE_SUFFIXES)
+
+
+def _is_data_name(name: str) -> bool:
+    """Of a remote file: is it an image, a table, or a list of classes?"""
+    path = PurePosixPath(name)
+    return _is_table_name(name) or path.suffix.lower() in IMAGE_SUFFIXES or path.name == "classes.txt"
 
 
 def _suffix(path: Path) -> str:

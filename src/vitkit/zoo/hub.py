@@ -12,7 +12,7 @@ from pathlib import Path
 
 from vitkit import __version__
 from vitkit.config import UserError
-from vitkit.zoo.download import size_text
+from vitkit.data.download import size_text
 
 __all__ = ["SIDECARS", "from_cache", "from_hub"]
 
