@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-__all__ = ["read_parquet", "read_parquet_images"]
+__all__ = ["has_hidden_labels", "read_parquet", "read_parquet_images"]
 
 MAGIC = b"PAR1"  # first and last bytes of a Parquet file
 LARGE_ROW_GROUP = 2**26  # above this, reading in shuffled order is told to be slow
@@ -89,6 +89,18 @@ def read_parquet(path: Path, root: Path, *, labelled: bool = True) -> Table:
         )
     places = range(file.metadata.num_rows)
     return Table(path, "row", places, names, sources, labels, multilabel, classes, roles, tuple(notes))
+
+
+def has_hidden_labels(path: Path) -> bool:
+    """Are all labels -1, as published test splits have them?"""
+    import pyarrow.types as types
+
+    file = _open(path)
+    label, _ = find_column(list(file.schema_arrow.names), LABEL_COLUMNS)
+    if label is None or not types.is_integer(file.schema_arrow.field(label).type):
+        return False
+    values = set(_values(path, file, label))
+    return values == {-1}
 
 
 def read_parquet_images(path: Path) -> list[tuple[str, ImageSource]]:

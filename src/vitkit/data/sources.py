@@ -1,7 +1,8 @@
 """Finds images, classes and splits in what the user names. Opens no image.
 
 Understands class folders, `train/` with `val|valid|validation/` and `test/`, CSV and Parquet tables, tar files, folders of
-these with one or several for each split, remote ones by their address, and the word ``digits``.
+these with one or several for each split, remote ones by their address, data sets of the Hugging Face hub by name, and the word
+``digits``.
 """
 
 from __future__ import annotations
@@ -12,20 +13,33 @@ import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
+from urllib.parse import unquote, urlsplit
 
 from vitkit.config import UserError, did_you_mean
 from vitkit.data.archives import read_tar, read_tar_images
 from vitkit.data.containers import ImageSource
 from vitkit.data.delimited import CSV_SUFFIXES, read_csv, read_csv_paths
+from vitkit.data.download import shown_url
 from vitkit.data.folders import find_images, has_class_folders, read_folders
-from vitkit.data.parquet import read_parquet, read_parquet_images
+from vitkit.data.hub_data import hub_data, is_hub, parse_hub_name
+from vitkit.data.parquet import has_hidden_labels, read_parquet, read_parquet_images
 from vitkit.data.pixels import IMAGE_SUFFIXES
 from vitkit.data.remote import fetched, is_remote
 from vitkit.data.samples import SPLIT_NAMES, Sample, Source, match_classes
 from vitkit.data.shards import check_numbering, common_folder, find_shards, has_braces, is_series, split_of
 from vitkit.data.tables import Table, assemble
 
-__all__ = ["TABLE_SUFFIXES", "Sample", "Source", "find_images", "match_classes", "read_images", "read_source"]
+__all__ = [
+    "TABLE_SUFFIXES",
+    "Sample",
+    "Source",
+    "data_name",
+    "find_images",
+    "match_classes",
+    "pinned",
+    "read_images",
+    "read_source",
+]
 
 DIGITS_TEST_EVERY = 5  # the fixed test part of `digits` is 20 % of each class
 COMPRESSED_TAR = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")  # but for gzip read to be refused with a reason
@@ -35,14 +49,80 @@ TABLE_SUFFIXES = (*CSV_SUFFIXES, ".parquet", ".tar", *COMPRESSED_TAR)
 def read_source(data: str | os.PathLike[str]) -> Source:
     """Find the images, classes and splits of ``data``.
 
-    It is a folder, a table, a tar file, several shards in brace notation, the address of one of these, or the word ``digits``.
+    It is a folder, a table, a tar file, several shards in brace notation, the address of one of these, a data set of the Hugging
+    Face hub (``hf:OWNER/NAME``), or the word ``digits``.
 
     Raises:
         UserError: no such path, no images, a table that cannot be understood, or a split with a class that training
             does not have.
     """
+    if is_hub(str(data)):
+        return _read_hub(str(data))
     if is_remote(str(data)):
-        return read_source(fetched(str(data), _is_data_name, _is_table_name))
+        return _read_remote(str(data))
+    return _read_local(data)
+
+
+def pinned(data: str | os.PathLike[str]) -> str:
+    """The data's name as a run stores it, to be resumed from any folder and to read the same again.
+
+    An existing path is made absolute; a data set of the Hugging Face hub gets its commit.
+
+    Raises:
+        UserError: the hub has no such data set, or cannot be asked.
+    """
+    if is_hub(str(data)):
+        return hub_data(str(data), _is_data_name).origin
+    path = Path(data)
+    if path.exists() or (has_braces(str(data)) and not is_remote(str(data))):
+        return str(path.resolve())
+    return str(data)
+
+
+def data_name(data: str | os.PathLike[str]) -> str:
+    """What to call data before it is read: the last part of its name, without what may be secret in an address."""
+    if is_hub(str(data)):
+        asked = parse_hub_name(str(data))
+        return _stem(PurePosixPath(asked.path or asked.repo).name)
+    if is_remote(str(data)):
+        return _stem(PurePosixPath(unquote(urlsplit(str(data)).path)).name or str(urlsplit(str(data)).hostname))
+    path = Path(data).resolve()
+    if has_braces(str(data)) and not path.exists():
+        return path.parent.name
+    return path.stem if path.is_file() else path.name
+
+
+def _read_remote(data: str) -> Source:
+    """What an address names, from its copy on this machine."""
+    source = _read_local(fetched(data, _is_data_name, _is_table_name))
+    return dataclasses.replace(source, origin=shown_url(data))
+
+
+def _read_hub(data: str) -> Source:
+    """A data set of the Hugging Face hub, from the hub's cache."""
+    found = hub_data(data, _is_data_name)
+    notes = list(found.notes)
+    try:
+        kept = []
+        for role, path in found.splits:
+            if role in ("val", "test") and path.suffix == ".parquet" and has_hidden_labels(path):
+                notes.append(f"{role} left out: its labels are hidden (-1)")
+            else:
+                kept.append((role, path))
+        source = _read_tables(found.name, found.root, kept, ()) if kept else _read_local(found.path)
+    except UserError as error:
+        raise UserError(f"{data}: {error}") from None
+    notes = list(dict.fromkeys((*source.notes, *notes)))
+    return dataclasses.replace(source, name=_stem(found.name), notes=tuple(notes), origin=found.origin)
+
+
+def _stem(name: str) -> str:
+    """A file's name without the ending that says what is inside."""
+    endings = [end for end in TABLE_SUFFIXES if name.lower().endswith(end)]
+    return name[: -len(max(endings, key=len))] if endings else name
+
+
+def _read_local(data: str | os.PathLike[str]) -> Source:
     root = Path(data)
     if not root.exists():
         if str(data) == "digits":
@@ -57,8 +137,7 @@ def read_source(data: str | os.PathLike[str]) -> Source:
                 f"{data} is a file; expected a folder of class folders, or train/ with val/ and test/ inside, or a file "
                 "that ends in .csv, .tsv, .parquet or .tar."
             )
-        ending = next(end for end in sorted(TABLE_SUFFIXES, key=len)[::-1] if root.name.lower().endswith(end))
-        return _read_tables(root.resolve().name[: -len(ending)], root.parent, [("all", root)], ())
+        return _read_tables(_stem(root.resolve().name), root.parent, [("all", root)], ())
     tables = [path for path in _entries(root) if _is_table(path)]
     found = _split_tables(root, tables)
     if not found and len(tables) > 1 and _suffix(tables[0]) not in CSV_SUFFIXES and is_series(tables):
