@@ -13,6 +13,7 @@ import hashlib
 import http.client
 import json
 import os
+import re
 import shutil
 import urllib.error
 import urllib.request
@@ -35,6 +36,7 @@ __all__ = [
     "shown_url",
     "size_text",
     "verify",
+    "without_secrets",
 ]
 
 TIMEOUT = 30.0  # seconds without an answer or a byte
@@ -72,6 +74,19 @@ def shown_url(url: str) -> str:
     """An address without what may be secret in it: user, password, query and fragment."""
     parts = urlsplit(url)
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+
+
+def without_secrets(text: str) -> str:
+    """A text with every address in it as `shown_url` shows it."""
+    return re.sub(r"[A-Za-z][A-Za-z0-9+.-]+://[^\s'\"<>]+", lambda match: _shown_in_text(match[0]), text)
+
+
+def _shown_in_text(url: str) -> str:
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # not an address after all
+        return url
+    return shown_url(url) if parts.query or parts.fragment or "@" in parts.netloc else url
 
 
 def refuse_unsafe(url: str) -> None:

@@ -6,7 +6,6 @@ import contextlib
 import datetime
 import html.parser
 import http.client
-import re
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -16,7 +15,7 @@ from urllib.parse import quote, unquote, urljoin, urlsplit, urlunsplit
 
 from vitkit import __version__
 from vitkit.config import UserError, did_you_mean, read_json, write_json
-from vitkit.data.download import TIMEOUT, Expected, download, record_of, shown_url, size_text
+from vitkit.data.download import TIMEOUT, Expected, download, record_of, shown_url, size_text, without_secrets
 
 __all__ = ["Entry", "NotThereError", "Store", "scrubbed", "store_of"]
 
@@ -295,7 +294,7 @@ def _quoted(url: str, end: str = "") -> str:
 def scrubbed(text: str) -> str:
     """A library's message in one line, addresses in it without what may be secret."""
     line = text.strip().splitlines()[0].rstrip(".") if text.strip() else "no reason given"
-    return re.sub(r"[a-z][a-z0-9+.-]*://[^\s'\"<>()]+", lambda match: shown_url(match[0]), line)
+    return without_secrets(line)
 
 
 @contextlib.contextmanager

@@ -18,6 +18,7 @@ from vitkit.config import UserError, free_folder, read_json, write_json
 from vitkit.console import Console
 from vitkit.data.loader import spare_cores
 from vitkit.data.pixels import MAX_PIXELS
+from vitkit.data.sources import data_name, pinned
 from vitkit.evals.tasks import check_metric
 from vitkit.finetuning.arguments import Arguments, absolute, check_arguments, read_arguments
 from vitkit.finetuning.backbone import check_model, choose_preprocess, load_backbone, with_new_head
@@ -107,9 +108,9 @@ def finetune(
     """
     console = console or Console()
     asked = Arguments(
-        data="" if data is None else str(absolute(data)),
+        data="" if data is None else pinned(data),
         model=absolute(None if model == "scratch" else model),
-        val=absolute(val),
+        val=None if val is None else pinned(val),
         budget=budget,
         epochs=epochs,
         image_size=(image_size, image_size) if isinstance(image_size, int) else image_size,
@@ -150,7 +151,7 @@ def finetune(
             raise UserError(
                 "--plan fixes recipe and size; leave --set, --epochs, --budget, --image-size and --fit out."
             )
-        run = Path(out) if out is not None else free_folder(Path("runs"), _run_name(arguments.data))
+        run = Path(out) if out is not None else free_folder(Path("runs"), data_name(arguments.data))
         if run.exists() and (not run.is_dir() or any(run.iterdir())):
             hint = f", or go on with it: vit finetune --resume {run}" if (run / "plan.json").exists() else ""
             raise UserError(f"{run} already exists. Choose another --out{hint}.")
@@ -195,9 +196,3 @@ def _run(run: Path, arguments: Arguments, stored_plan: Path | None, command: str
 def _run_fold(folder: Path, arguments: Arguments, *, command: str, console: Console) -> None:
     """The run of one fold; a stopped one goes on."""
     _run(folder, arguments, folder if (folder / "plan.json").exists() else None, command, console)
-
-
-def _run_name(data: str) -> str:
-    """The data's name; of a file without its suffix."""
-    path = Path(data).resolve()
-    return path.stem if path.is_file() else path.name

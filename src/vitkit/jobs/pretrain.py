@@ -22,6 +22,7 @@ from vitkit.checkpoint import has_checkpoint, load_checkpoint
 from vitkit.config import UserError, from_dict, read_json, write_file, write_json
 from vitkit.console import Console, duration, percent
 from vitkit.data.loader import spare_cores
+from vitkit.data.sources import pinned
 from vitkit.engines.eager import EagerEngine
 from vitkit.evals.scoring import outputs_of, rows, score_samples
 from vitkit.evals.tasks import make_task
@@ -92,8 +93,9 @@ def pretrain(
     if recipe is None:
         raise UserError("name a recipe (see vit recipes), or a run to go on with: --resume RUN.")
     settings = dict(settings or {})
-    if (start_ := settings.get("start")) and Path(str(start_)).exists():
-        settings["start"] = str(Path(str(start_)).resolve())
+    for key in ("start", "distill.teacher"):
+        if (named := settings.get(key)) and Path(str(named)).exists():
+            settings[key] = str(Path(str(named)).resolve())
     changed(find_recipe(recipe), settings)  # says what is wrong with them before the data is read
     if data is None:
         raise UserError(f"recipe {recipe} needs its data: say data=FOLDER ({find_recipe(recipe).data}).")
@@ -103,8 +105,7 @@ def pretrain(
     if run.exists() and (not run.is_dir() or any(run.iterdir())):
         hint = f", or go on with it: vit pretrain --resume {run}" if (run / "arguments.json").exists() else ""
         raise UserError(f"{run} already exists. Choose another --out{hint}.")
-    named = str(Path(data).resolve()) if Path(data).exists() else str(data)
-    arguments = PretrainArguments(recipe, named, settings, spare_cores() if workers is None else workers)
+    arguments = PretrainArguments(recipe, pinned(data), settings, spare_cores() if workers is None else workers)
     return _run(run, arguments, command or arguments.as_python(), console)
 
 
@@ -118,7 +119,7 @@ def _run(run: Path, arguments: PretrainArguments, command: str, console: Console
     if not (run / "arguments.json").exists():
         write_json(run / "arguments.json", arguments.to_dict())
         write_file(run / "command.txt", (command + "\n").encode("utf-8", "surrogateescape"))
-    module, objective = with_objective(recipe, model)
+    module, objective = with_objective(recipe, model, data.source.classes, console)
     plan = _plan(run, recipe, data, module, objective, console)
     state = start(module, plan)
     if has_checkpoint(run / "checkpoints"):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from vitkit.config import UserError, from_dict, read_json
+from vitkit.data.download import without_secrets
 
 __all__ = ["PretrainArguments", "read_pretrain_arguments"]
 
@@ -25,7 +26,7 @@ class PretrainArguments:
     def as_python(self) -> str:
         """The call that asks for the same run."""
         settings = f", settings={dict(self.settings)!r}" if self.settings else ""
-        return f"vitkit.pretrain({self.recipe!r}, data={self.data!r}{settings})"
+        return without_secrets(f"vitkit.pretrain({self.recipe!r}, data={self.data!r}{settings})")
 
     def to_dict(self) -> dict[str, Any]:
         """JSON form; tells the run's kind."""
