@@ -1,4 +1,4 @@
-"""Images inside Parquet files, read when they are asked for: a row group at a time, the last ones kept."""
+"""Images inside Parquet files, read when they are asked for: a row group at a time while all fit, else a page at a time."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from collections import OrderedDict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from vitkit.data.pages import DamagedPageError, PageReader, is_readable
+
 if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["CACHE_BYTES", "ParquetCell", "open_parquet", "take_leaf"]
 
 CACHE_BYTES = 2**28  # of decoded row groups that a process keeps; one larger row group is kept alone
+LARGE = 2**21  # bytes: larger row groups are not put in the place of others for one image
 
 
 class ParquetCell(NamedTuple):
@@ -57,6 +60,8 @@ class _RowGroups:
         self.groups: OrderedDict[tuple[str, int, str], tuple[list[Any], int]] = OrderedDict()
         self.files: OrderedDict[str, pq.ParquetFile] = OrderedDict()
         self.held = 0
+        self.pages = PageReader()
+        self.readable: dict[tuple[str, str], bool] = {}
 
     def read(self, cell: ParquetCell) -> bytes | None:
         """One value, None where it is null."""
@@ -67,8 +72,12 @@ class _RowGroups:
             try:
                 if key in self.groups:
                     self.groups.move_to_end(key)
+                elif self._is_paged(key):
+                    return self.pages.read(cell.path, self._open(cell.path), cell.row_group, cell.column, cell.row)
                 else:
                     self._load(key)
+            except DamagedPageError as error:
+                raise OSError(errno.EIO, f"damaged or changed Parquet file: {error}", cell.path) from None
             except (pa.ArrowException, OSError) as error:
                 if isinstance(error, OSError) and error.strerror:
                     raise
@@ -82,6 +91,19 @@ class _RowGroups:
                 return value.encode() if isinstance(value, str) else value
             row -= len(chunk)
         raise OSError(errno.EIO, "the Parquet file has fewer rows than when it was listed", cell.path)
+
+    def _is_paged(self, key: tuple[str, int, str]) -> bool:
+        """Would the row group be read for one image and then make room for the next? Then a page of it is enough."""
+        path, group, column = key
+        file = self._open(path)
+        if group >= file.num_row_groups:
+            return False
+        size = file.metadata.row_group(group).total_byte_size
+        if size <= LARGE or self.held + size <= CACHE_BYTES:
+            return False
+        if (path, column) not in self.readable:
+            self.readable[path, column] = is_readable(file, column)
+        return self.readable[path, column]
 
     def _load(self, key: tuple[str, int, str]) -> None:
         path, group, column = key
