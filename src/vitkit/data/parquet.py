@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from vitkit.config import UserError
 from vitkit.data.containers import ImageSource
-from vitkit.data.rowgroups import CACHE_BYTES, ParquetCell, open_parquet, take_leaf
+from vitkit.data.rowgroups import CACHE_BYTES, LARGE, ParquetCell, open_parquet, take_leaf
 from vitkit.data.samples import listed
 from vitkit.data.tables import (
     LABEL_COLUMNS,
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 __all__ = ["has_hidden_labels", "read_parquet", "read_parquet_images"]
 
 MAGIC = b"PAR1"  # first and last bytes of a Parquet file
-LARGE_ROW_GROUP = 2**26  # above this, reading in shuffled order is told to be slow
 IMAGE_COLUMNS = tuple(dict.fromkeys(("image", "img", *PATH_COLUMNS)))
 
 
@@ -82,10 +81,10 @@ def read_parquet(path: Path, root: Path, *, labelled: bool = True) -> Table:
     if split := find_column(columns, (SPLIT_COLUMN,))[0]:
         roles = [to_role(str(word), at(row)) for row, word in enumerate(_values(path, file, split))]
     names, sources = _images(path, shown, file, image, kind)
-    if (largest := _largest_row_group(file, image)) > LARGE_ROW_GROUP and _image_bytes(file, image) > CACHE_BYTES:
+    if _largest_row_group(file, image) > LARGE and (size := _image_bytes(file, image)) > CACHE_BYTES:
         notes.append(
-            f"{shown} has row groups of {largest / 2**20:.0f} MiB: reading in shuffled order is slow; row groups of about "
-            "100 images (row_group_size=100 when writing) make it quick"
+            f"{shown}: {size / 2**30:.1f} GiB of images in large row groups, from which no single one can be read: they are copied "
+            "to the cache as they are first needed"
         )
     places = range(file.metadata.num_rows)
     return Table(path, "row", places, names, sources, labels, multilabel, classes, roles, tuple(notes))
