@@ -171,7 +171,7 @@ def test_a_member_that_is_there_twice_is_refused(tmp_path: Path) -> None:
         read_source(path)
 
 
-@pytest.mark.parametrize("mode", ["gz", "bz2", "xz"])
+@pytest.mark.parametrize("mode", ["bz2", "xz"])  # gzip is unpacked into the cache: test_shards.py
 def test_compressed_archives_are_refused_by_what_they_hold(tmp_path: Path, mode: str) -> None:
     for name in ("t.tar", f"t.tar.{mode}"):
         with tarfile.open(tmp_path / name, f"w:{mode}") as archive:

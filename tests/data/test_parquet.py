@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import pickle
 import random
+import shutil
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -19,10 +20,12 @@ from tiny_tables import png, touch_images, write_csv, write_parquet
 from vitkit.config import UserError
 from vitkit.data import rowgroups
 from vitkit.data.audit import scan
+from vitkit.data.cache import cache_folder
 from vitkit.data.containers import read_bytes
 from vitkit.data.pixels import open_image
 from vitkit.data.rowgroups import ParquetCell
 from vitkit.data.sources import Sample, read_source
+from vitkit.data.spill import Spilled
 
 pa = pytest.importorskip("pyarrow")
 
@@ -264,6 +267,54 @@ def test_a_row_group_is_decoded_once_for_all_its_images(tmp_path: Path, monkeypa
         found = list(pool.map(lambda sample: read_bytes(sample.source), [*samples, *samples]))
     assert found == [png(number) for number in range(8)] * 2
     assert list(loads.values()) == [1, 1]
+
+
+def test_large_row_groups_that_do_not_all_fit_are_copied_to_the_cache_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noise = random.Random(0)
+    images = [None if n == 7 else noise.randbytes(noise.randrange(500, 1500)) for n in range(40)]
+    path = write_parquet(
+        tmp_path / "t.parquet",
+        {"image": [{"bytes": image, "path": None} for image in images], "label": [0, 1] * 20},
+        row_group_size=8,
+        types={"image": pa.struct([("bytes", pa.binary()), ("path", pa.string())])},
+    )
+    monkeypatch.setattr(rowgroups, "CACHE_BYTES", 12_000)  # one row group of about 8,000 bytes
+    monkeypatch.setattr(rowgroups, "LARGE", 2_000)
+    rowgroups._CACHE.reset()
+    samples = read_source(path).splits["all"]
+    loads: Counter[Any] = Counter()
+    batches = rowgroups._CACHE._batches
+    monkeypatch.setattr(rowgroups._CACHE, "_batches", lambda key: (loads.update([key]), batches(key))[1])
+
+    def check(order: Any) -> None:
+        for number in order:
+            if images[number] is None:
+                with pytest.raises(OSError, match="holds no image"):
+                    read_bytes(samples[number].source)
+            else:
+                assert read_bytes(samples[number].source) == images[number]
+            assert rowgroups._CACHE.held <= 12_000
+
+    check(noise.sample(range(40), 40))
+    check(noise.sample(range(40), 40))
+    assert sum(count for key, count in loads.items() if key[2] == "image.bytes") == 5  # each row group once
+    copies = sorted((cache_folder() / "rowgroups").rglob("*"))
+    assert [copy.suffix for copy in copies if copy.is_file()] == [".bin"] * 4
+    rowgroups._CACHE.spilled = Spilled()  # as another process
+    loads.clear()
+    check(range(40))
+    assert not loads
+    copy = next(copy for copy in copies if copy.is_file())
+    copy.write_bytes(copy.read_bytes()[:-9])  # cut: made anew
+    rowgroups._CACHE.spilled = Spilled()
+    check(range(40))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10, 9, 1))
+    monkeypatch.setenv("VITKIT_CACHE", str(tmp_path / "elsewhere"))
+    rowgroups._CACHE.spilled = Spilled()
+    check(range(40))  # without room for copies it takes longer
+    rowgroups._CACHE.reset()
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])

@@ -19,7 +19,8 @@ from pathlib import Path
 import pytest
 
 from vitkit.config import UserError
-from vitkit.zoo import download, fetch, hub
+from vitkit.data import download, hub
+from vitkit.zoo import fetch
 from vitkit.zoo.fetch import cached, place
 from vitkit.zoo.record import Checkpoint
 from vitkit.zoo.rows import find_row
@@ -470,10 +471,10 @@ def test_a_small_hub_file_is_compared_with_gits_checksum(tmp_path: Path) -> None
     data = b'{"a": 1}'
     blob = tmp_path / hashlib.sha1(f"blob {len(data)}\0".encode() + data).hexdigest()
     blob.write_bytes(data)
-    assert hub._check(blob) == f"Git checksum {blob.name}"
+    assert hub.check_file(blob) == f"Git checksum {blob.name}"
     blob.write_bytes(b"other")
     with pytest.raises(UserError, match="its Git checksum is"):
-        hub._check(blob)
+        hub.check_file(blob)
     assert not blob.exists()
 
 

@@ -112,4 +112,6 @@ def print_json(value: Any) -> None:
 
 
 def command_line() -> str:
-    return " ".join(["vit", *map(shlex.quote, sys.argv[1:])])
+    from vitkit.data.download import without_secrets
+
+    return without_secrets(" ".join(["vit", *map(shlex.quote, sys.argv[1:])]))

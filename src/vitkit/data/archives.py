@@ -1,7 +1,8 @@
-"""Reads tar files of images where they lie: the members are listed, nothing is unpacked."""
+"""Reads tar files of images where they lie: the members are listed, nothing is unpacked but gzip, once, into the cache."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import errno
 import json
@@ -16,10 +17,12 @@ from vitkit.data.containers import ImageSource
 from vitkit.data.pixels import IMAGE_SUFFIXES
 from vitkit.data.samples import SPLIT_NAMES, listed
 from vitkit.data.tables import ClassList, Table, name_labels, read_class_list
+from vitkit.data.unpack import CutError, unpacked
 
 __all__ = ["TarMember", "read_tar", "read_tar_images"]
 
-COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd", b"PK": "zip"}
+GZIP = b"\x1f\x8b"
+COMPRESSED = {b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd", b"PK": "zip"}
 BLOCK = 512  # a tar file is made of these. Source: POSIX.1-2017, pax, "ustar Interchange Format"
 LABEL_SUFFIXES = ("cls", "json", "txt")  # of WebDataset label files, the first that is there counting
 JSON_KEYS = ("label", "labels", "class")
@@ -54,10 +57,11 @@ class _Listing(NamedTuple):
     images: dict[str, TarMember]
     others: dict[str, TarMember]
     notes: list[str]
+    ended: bool = True  # with the mark that says so
 
 
 def read_tar(path: Path, root: Path, *, prefix: str = "") -> Table:
-    """List the images of an uncompressed tar file with their labels.
+    """List the images of a tar file, plain or gzip, with their labels.
 
     Inside are class folders, split folders of class folders, or files of one key each in the WebDataset way:
     ``key.jpg`` with ``key.cls``, ``key.json`` or ``key.txt``. ``classes.txt`` beside it or in ``root`` names numbered labels.
@@ -68,7 +72,7 @@ def read_tar(path: Path, root: Path, *, prefix: str = "") -> Table:
         prefix: put before the names of its images, which are otherwise the members' names.
 
     Raises:
-        UserError: compressed, damaged, hostile names or links, or labels that cannot be understood.
+        UserError: compressed otherwise, cut off, damaged, hostile names or links, or labels that cannot be understood.
     """
     listing = _list(path)
     if not listing.images:
@@ -96,41 +100,79 @@ def read_tar_images(path: Path) -> list[tuple[str, ImageSource]]:
 def _list(path: Path) -> _Listing:
     try:
         with open(path, "rb") as file:
-            start, length = file.read(6), file.seek(0, 2)
+            start = file.read(6)
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}.") from None
     for magic, kind in COMPRESSED.items():
         if start.startswith(magic):
-            raise UserError(f"{path} is {kind}; images are read at any place, which needs a plain tar file: unpack it.")
-    images: dict[str, TarMember] = {}
-    others: dict[str, TarMember] = {}
-    hidden, end = 0, 0
+            raise UserError(
+                f"{path} is {kind}; images are read at any place, which needs a plain tar file: unpack it, or compress with gzip."
+            )
+    if not start.startswith(GZIP):
+        return _list_plain(path, path)
     try:
-        with tarfile.open(path, "r:") as archive:
+        return _list_plain(path, unpacked(path))
+    except CutError as error:
+        held = _Listing(path, {}, {}, [])
+        with contextlib.suppress(UserError):
+            _fill(held, error.part)
+        error.part.unlink(missing_ok=True)
+        raise UserError(f"{error} {_held(held)} Copy or download it again.") from None
+
+
+def _list_plain(path: Path, file: Path) -> _Listing:
+    """List ``file``, which messages call ``path``."""
+    listing = _Listing(path, {}, {}, [])
+    hidden, end = _fill(listing, file)
+    if hidden:
+        listing.notes.append(f"{path.name}: left out: {hidden} hidden files")
+    if ended := _has_end(path, file, end):
+        return listing
+    listing.notes.append(f"{path.name} has no end mark: if it was cut off between two images, the rest is missing")
+    return listing._replace(ended=ended)
+
+
+def _fill(listing: _Listing, file: Path) -> tuple[int, int]:
+    """Put the members of a tar file into the listing. Returns the number of hidden ones, and where the last one ends."""
+    path, images, others = listing.path, listing.images, listing.others
+    hidden, end, length, place = 0, 0, file.stat().st_size, str(file)
+    try:
+        with tarfile.open(file, "r:") as archive:
             while (member := archive.next()) is not None:
                 archive.members = []  # type: ignore[attr-defined]  # or the archive would keep them all
                 if archive.offset <= end or member.size < 0:
-                    raise UserError(f"{path} is damaged at its member {member.name!r}. Make it anew.")
+                    raise UserError(f"{path} is damaged at its member {member.name!r}. {_held(listing)} Make it anew.")
                 end = archive.offset
                 if member.isdir():
                     _check_name(path, member)
                     continue
                 name = _check(path, member)
                 if member.offset_data + member.size > length:
-                    raise UserError(f"{path} is cut off inside its member {member.name!r}. Copy or download it again.")
+                    raise UserError(
+                        f"{path} is cut off inside its member {member.name!r}: it ends at byte {length:,}, the member at byte "
+                        f"{member.offset_data + member.size:,}. {_held(listing)} Copy or download it again."
+                    )
                 if name in images or name in others:
                     raise UserError(f"{path} has the member {name!r} twice. Keep one.")
                 if any(part.startswith(".") for part in name.split("/")):
                     hidden += 1
                     continue
                 kept = images if PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES else others
-                kept[name] = TarMember(str(path), member.offset_data, member.size)
+                kept[name] = TarMember(place, member.offset_data, member.size)
     except (tarfile.TarError, EOFError, UnicodeError, OverflowError, ValueError) as error:
         if isinstance(error, UserError):
             raise
-        raise UserError(f"{path} is not a whole tar file: {error}. Copy or download it again.") from None
-    notes = [f"{path.name}: left out: {hidden} hidden files"] if hidden else []
-    return _Listing(path, images, others, notes + _check_end(path, end, length))
+        raise UserError(
+            f"{path} is not a whole tar file: {error}. {_held(listing)} Copy or download it again."
+        ) from None
+    return hidden, end
+
+
+def _held(listing: _Listing) -> str:
+    """How many whole samples came before what is wrong: images, with their label files where there are some."""
+    keyed = _labels_by_key(listing)
+    whole = sum(_key(name)[0] in keyed for name in listing.images) if keyed else len(listing.images)
+    return f"Before that it holds {whole} whole sample{'s' * (whole != 1)}."
 
 
 def _check(path: Path, member: tarfile.TarInfo) -> str:
@@ -156,19 +198,19 @@ def _check_name(path: Path, member: tarfile.TarInfo) -> str:
     return "/".join(parts)
 
 
-def _check_end(path: Path, end: int, length: int) -> list[str]:
+def _has_end(path: Path, file: Path, end: int) -> bool:
     """What follows the last member must be empty blocks: a reader of tar files stops silently at a damaged one."""
-    if end >= length:
-        return [f"{path.name} has no end mark: if it was cut off between two images, the rest is missing"]
-    with open(path, "rb") as file:
-        file.seek(end)
-        while block := file.read(BLOCK * 2048):
+    with open(file, "rb") as content:
+        if end >= content.seek(0, 2):
+            return False
+        content.seek(end)
+        while block := content.read(BLOCK * 2048):
             if block.strip(b"\0"):
                 raise UserError(
                     f"{path} is damaged, or two tar files joined: there is data behind its last readable member (byte "
                     f"{end}). Make it anew."
                 )
-    return []
+    return True
 
 
 def _key(name: str) -> tuple[str, str]:
@@ -199,11 +241,11 @@ def _read_keyed(listing: _Listing, keyed: Mapping[str, Mapping[str, str]], root:
             raise UserError(f"{listing.path} has two images of the key {key!r}: {before[key]} and {name}. Keep one.")
         before[key] = name
         if key not in keyed:
+            cut = "" if listing.ended else f" The file has no end mark: it was cut off. {_held(listing)}"
             raise UserError(
-                f"{listing.path} has no label for {name}: expected {key}.cls, {key}.json or {key}.txt, as others have."
+                f"{listing.path} has no label for {name}: expected {key}.cls, {key}.json or {key}.txt, as others have.{cut}"
             )
-        suffix = next(s for s in LABEL_SUFFIXES if s in keyed[key])
-        value, several = _read_label(listing, keyed[key][suffix], suffix)
+        value, several = _label_of(listing, keyed[key])
         values.append(value)
         many.append(several)
     if len(set(many)) > 1:
@@ -214,6 +256,23 @@ def _read_keyed(listing: _Listing, keyed: Mapping[str, Mapping[str, str]], root:
     unread = len(listing.others) - sum(map(len, keyed.values()))
     notes = [*listing.notes, f"{listing.path.name}: left out: {unread} files that are not images"]
     return _table(listing, names, labels, many[0], classes, None, notes if unread else listing.notes)
+
+
+def _label_of(listing: _Listing, files: Mapping[str, str]) -> tuple[tuple[str | int, ...], bool]:
+    """The label of a key from the first kind of its label files; numbers in two kinds must be the same."""
+    suffix = next(s for s in LABEL_SUFFIXES if s in files)
+    label = _read_label(listing, files[suffix], suffix)
+    if suffix == "cls" and "json" in files:
+        try:
+            other = _read_label(listing, files["json"], "json")
+        except UserError:
+            return label  # facts of another kind
+        numbers = [[int(v) for v in found[0] if str(v).isdecimal()] for found in (label, other)]
+        if all(numbers) and numbers[0] != numbers[1]:
+            raise UserError(
+                f"{listing.path}, {files['cls']} says {numbers[0][0]} and {files['json']} {numbers[1][0]}: which is the label?"
+            )
+    return label
 
 
 def _read_label(listing: _Listing, name: str, suffix: str) -> tuple[tuple[str | int, ...], bool]:

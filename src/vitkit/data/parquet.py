@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from vitkit.config import UserError
 from vitkit.data.containers import ImageSource
-from vitkit.data.rowgroups import CACHE_BYTES, ParquetCell, open_parquet, take_leaf
+from vitkit.data.rowgroups import CACHE_BYTES, LARGE, ParquetCell, open_parquet, take_leaf
 from vitkit.data.samples import listed
 from vitkit.data.tables import (
     LABEL_COLUMNS,
@@ -31,9 +32,9 @@ if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-__all__ = ["read_parquet", "read_parquet_images"]
+__all__ = ["has_hidden_labels", "read_parquet", "read_parquet_images"]
 
-LARGE_ROW_GROUP = 2**26  # above this, reading in shuffled order is told to be slow
+MAGIC = b"PAR1"  # first and last bytes of a Parquet file
 IMAGE_COLUMNS = tuple(dict.fromkeys(("image", "img", *PATH_COLUMNS)))
 
 
@@ -80,13 +81,25 @@ def read_parquet(path: Path, root: Path, *, labelled: bool = True) -> Table:
     if split := find_column(columns, (SPLIT_COLUMN,))[0]:
         roles = [to_role(str(word), at(row)) for row, word in enumerate(_values(path, file, split))]
     names, sources = _images(path, shown, file, image, kind)
-    if (largest := _largest_row_group(file, image)) > LARGE_ROW_GROUP and _image_bytes(file, image) > CACHE_BYTES:
+    if _largest_row_group(file, image) > LARGE and (size := _image_bytes(file, image)) > CACHE_BYTES:
         notes.append(
-            f"{shown} has row groups of {largest / 2**20:.0f} MiB: reading in shuffled order is slow; row groups of about "
-            "100 images (row_group_size=100 when writing) make it quick"
+            f"{shown}: {size / 2**30:.1f} GiB of images in large row groups, from which no single one can be read: they are copied "
+            "to the cache as they are first needed"
         )
     places = range(file.metadata.num_rows)
     return Table(path, "row", places, names, sources, labels, multilabel, classes, roles, tuple(notes))
+
+
+def has_hidden_labels(path: Path) -> bool:
+    """Are all labels -1, as published test splits have them?"""
+    import pyarrow.types as types
+
+    file = _open(path)
+    label, _ = find_column(list(file.schema_arrow.names), LABEL_COLUMNS)
+    if label is None or not types.is_integer(file.schema_arrow.field(label).type):
+        return False
+    values = set(_values(path, file, label))
+    return values == {-1}
 
 
 def read_parquet_images(path: Path) -> list[tuple[str, ImageSource]]:
@@ -108,7 +121,19 @@ def _open(path: Path) -> pq.ParquetFile:
         return open_parquet(path)
     except (pa.ArrowException, OSError) as error:
         reason = str(error).splitlines()[0]
-        raise UserError(f"{path} is not a whole Parquet file: {reason} Write or download it again.") from None
+        raise UserError(
+            f"{path} is not a whole Parquet file: {reason} {_cut(path)}Write or download it again."
+        ) from None
+
+
+def _cut(path: Path) -> str:
+    """What to say of a file that begins as Parquet and does not end so."""
+    with contextlib.suppress(OSError), path.open("rb") as file:
+        begin = file.read(4)
+        file.seek(max(0, file.seek(0, 2) - 4))
+        if begin == MAGIC != file.read(4):
+            return "It is cut off: the list of its rows stands at its end, so that none of its samples can be read. "
+    return ""
 
 
 def _column(path: Path, file: pq.ParquetFile, column: str) -> pa.ChunkedArray:

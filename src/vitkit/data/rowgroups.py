@@ -1,4 +1,7 @@
-"""Images inside Parquet files, read when they are asked for: a row group at a time, the last ones kept."""
+"""Images inside Parquet files, read when they are asked for.
+
+A row group at a time while all fit into memory; else one by one from a copy in the cache.
+"""
 
 from __future__ import annotations
 
@@ -6,16 +9,20 @@ import errno
 import os
 import threading
 from collections import OrderedDict
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+from vitkit.data.spill import Spilled
 
 if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-__all__ = ["CACHE_BYTES", "ParquetCell", "open_parquet", "take_leaf"]
+__all__ = ["CACHE_BYTES", "LARGE", "ParquetCell", "open_parquet", "take_leaf"]
 
 CACHE_BYTES = 2**28  # of decoded row groups that a process keeps; one larger row group is kept alone
+LARGE = 2**21  # bytes: larger row groups are not put in the place of others for one image
 
 
 class ParquetCell(NamedTuple):
@@ -57,6 +64,7 @@ class _RowGroups:
         self.groups: OrderedDict[tuple[str, int, str], tuple[list[Any], int]] = OrderedDict()
         self.files: OrderedDict[str, pq.ParquetFile] = OrderedDict()
         self.held = 0
+        self.spilled = Spilled()
 
     def read(self, cell: ParquetCell) -> bytes | None:
         """One value, None where it is null."""
@@ -67,8 +75,16 @@ class _RowGroups:
             try:
                 if key in self.groups:
                     self.groups.move_to_end(key)
+                elif key in self.spilled.places:  # asked first: of many files few are open
+                    return self.spilled.read(key, cell.row)
+                elif not self._is_too_large(key):
+                    self._load(key)
+                elif self.spilled.find(key) or self.spilled.write(key, self._values(key), self._size(key)):
+                    return self.spilled.read(key, cell.row)
                 else:
                     self._load(key)
+            except IndexError:
+                raise OSError(errno.EIO, "the Parquet file has fewer rows than when it was listed", cell.path) from None
             except (pa.ArrowException, OSError) as error:
                 if isinstance(error, OSError) and error.strerror:
                     raise
@@ -83,17 +99,40 @@ class _RowGroups:
             row -= len(chunk)
         raise OSError(errno.EIO, "the Parquet file has fewer rows than when it was listed", cell.path)
 
-    def _load(self, key: tuple[str, int, str]) -> None:
+    def _size(self, key: tuple[str, int, str]) -> int:
+        file = self._open(key[0])
+        if key[1] >= file.num_row_groups:
+            return 0
+        group = file.metadata.row_group(key[1])
+        chunks = (group.column(number) for number in range(group.num_columns))
+        return sum(chunk.total_uncompressed_size for chunk in chunks if chunk.path_in_schema == key[2])
+
+    def _is_too_large(self, key: tuple[str, int, str]) -> bool:
+        """Would the row group take the place of others, and soon lose it to others, all for one image?"""
+        size = self._size(key)
+        return size > LARGE and self.held + size > CACHE_BYTES
+
+    def _batches(self, key: tuple[str, int, str]) -> Iterator[pa.Array]:
         path, group, column = key
+        # In batches: one array of a whole nested column cannot be longer than 2 GiB. One thread: workers are processes.
+        for batch in self._open(path).iter_batches(1024, row_groups=[group], columns=[column], use_threads=False):
+            yield take_leaf(batch, column)
+
+    def _values(self, key: tuple[str, int, str]) -> Iterator[bytes | None]:
+        for chunk in self._batches(key):
+            for value in chunk:
+                found = value.as_py()
+                yield found.encode() if isinstance(found, str) else found
+
+    def _load(self, key: tuple[str, int, str]) -> None:
+        path, group, _ = key
         file = self._open(path)
         if group >= file.num_row_groups:
             raise OSError(errno.EIO, "the Parquet file has fewer rows than when it was listed", path)
-        size = file.metadata.row_group(group).total_byte_size
+        size = self._size(key)
         while self.groups and self.held + size > CACHE_BYTES:  # make room first: the peak counts
             self.held -= self.groups.popitem(last=False)[1][1]
-        # In batches: one array of a whole nested column cannot be longer than 2 GiB. One thread: workers are processes.
-        batches = file.iter_batches(1024, row_groups=[group], columns=[column], use_threads=False)
-        chunks = [take_leaf(batch, column) for batch in batches]
+        chunks = list(self._batches(key))
         bytes_ = sum(chunk.nbytes for chunk in chunks)
         self.groups[key] = (chunks, bytes_)
         self.held += bytes_

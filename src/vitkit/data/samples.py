@@ -41,6 +41,7 @@ class Source:
     splits: Mapping[str, Sequence[Sample]]
     notes: tuple[str, ...] = field(default=())  # what was left out, counted
     multilabel: bool = False  # an image may have any number of classes, in `Sample.labels`
+    origin: str = ""  # of remote data: its address, or its name with the commit that was read
 
     def describe(self) -> str:
         """One line: how many images of how many classes in which splits."""

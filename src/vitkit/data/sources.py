@@ -1,7 +1,8 @@
 """Finds images, classes and splits in what the user names. Opens no image.
 
 Understands class folders, `train/` with `val|valid|validation/` and `test/`, CSV and Parquet tables, tar files, folders of
-these with one for each split, and the word ``digits``.
+these with one or several for each split, remote ones by their address, data sets of the Hugging Face hub by name, and the word
+``digits``.
 """
 
 from __future__ import annotations
@@ -9,39 +10,125 @@ from __future__ import annotations
 import dataclasses
 import io
 import os
-import re
 from collections import Counter
 from collections.abc import Callable, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from urllib.parse import unquote, urlsplit
 
 from vitkit.config import UserError, did_you_mean
 from vitkit.data.archives import read_tar, read_tar_images
 from vitkit.data.containers import ImageSource
 from vitkit.data.delimited import CSV_SUFFIXES, read_csv, read_csv_paths
+from vitkit.data.download import shown_url
 from vitkit.data.folders import find_images, has_class_folders, read_folders
-from vitkit.data.parquet import read_parquet, read_parquet_images
+from vitkit.data.hub_data import hub_data, is_hub, parse_hub_name
+from vitkit.data.parquet import has_hidden_labels, read_parquet, read_parquet_images
+from vitkit.data.pixels import IMAGE_SUFFIXES
+from vitkit.data.remote import fetched, is_remote
 from vitkit.data.samples import SPLIT_NAMES, Sample, Source, match_classes
+from vitkit.data.shards import check_numbering, common_folder, find_shards, has_braces, is_series, split_of
 from vitkit.data.tables import Table, assemble
 
-__all__ = ["TABLE_SUFFIXES", "Sample", "Source", "find_images", "match_classes", "read_images", "read_source"]
+__all__ = [
+    "TABLE_SUFFIXES",
+    "Sample",
+    "Source",
+    "data_name",
+    "find_images",
+    "match_classes",
+    "pinned",
+    "read_images",
+    "read_source",
+]
 
 DIGITS_TEST_EVERY = 5  # the fixed test part of `digits` is 20 % of each class
-COMPRESSED_TAR = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")  # read to be refused with a reason
+COMPRESSED_TAR = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")  # but for gzip read to be refused with a reason
 TABLE_SUFFIXES = (*CSV_SUFFIXES, ".parquet", ".tar", *COMPRESSED_TAR)
-_SPLIT_FILE = re.compile(rf"({'|'.join(sorted(SPLIT_NAMES, key=len, reverse=True))})(?![a-z])(?!_\D)", re.IGNORECASE)
 
 
 def read_source(data: str | os.PathLike[str]) -> Source:
-    """Find the images, classes and splits of ``data``, a folder, a table, a tar file or the word ``digits``.
+    """Find the images, classes and splits of ``data``.
+
+    It is a folder, a table, a tar file, several shards in brace notation, the address of one of these, a data set of the Hugging
+    Face hub (``hf:OWNER/NAME``), or the word ``digits``.
 
     Raises:
         UserError: no such path, no images, a table that cannot be understood, or a split with a class that training
             does not have.
     """
+    if is_hub(str(data)):
+        return _read_hub(str(data))
+    if is_remote(str(data)):
+        return _read_remote(str(data))
+    return _read_local(data)
+
+
+def pinned(data: str | os.PathLike[str]) -> str:
+    """The data's name as a run stores it, to be resumed from any folder and to read the same again.
+
+    An existing path is made absolute; a data set of the Hugging Face hub gets its commit.
+
+    Raises:
+        UserError: the hub has no such data set, or cannot be asked.
+    """
+    if is_hub(str(data)):
+        return hub_data(str(data), _is_data_name).origin
+    path = Path(data)
+    if path.exists() or (has_braces(str(data)) and not is_remote(str(data))):
+        return str(path.resolve())
+    return str(data)
+
+
+def data_name(data: str | os.PathLike[str]) -> str:
+    """What to call data before it is read: the last part of its name, without what may be secret in an address."""
+    if is_hub(str(data)):
+        asked = parse_hub_name(str(data))
+        return _stem(PurePosixPath(asked.path or asked.repo).name)
+    if is_remote(str(data)):
+        return _stem(PurePosixPath(unquote(urlsplit(str(data)).path)).name or str(urlsplit(str(data)).hostname))
+    path = Path(data).resolve()
+    if has_braces(str(data)) and not path.exists():
+        return path.parent.name
+    return path.stem if path.is_file() else path.name
+
+
+def _read_remote(data: str) -> Source:
+    """What an address names, from its copy on this machine."""
+    source = _read_local(fetched(data, _is_data_name, _is_table_name))
+    return dataclasses.replace(source, origin=shown_url(data))
+
+
+def _read_hub(data: str) -> Source:
+    """A data set of the Hugging Face hub, from the hub's cache."""
+    found = hub_data(data, _is_data_name)
+    notes = list(found.notes)
+    try:
+        kept = []
+        for role, path in found.splits:
+            if role in ("val", "test") and path.suffix == ".parquet" and has_hidden_labels(path):
+                notes.append(f"{role} left out: its labels are hidden (-1)")
+            else:
+                kept.append((role, path))
+        source = _read_tables(found.name, found.root, kept, ()) if kept else _read_local(found.path)
+    except UserError as error:
+        raise UserError(f"{data}: {error}") from None
+    notes = list(dict.fromkeys((*source.notes, *notes)))
+    return dataclasses.replace(source, name=_stem(found.name), notes=tuple(notes), origin=found.origin)
+
+
+def _stem(name: str) -> str:
+    """A file's name without the ending that says what is inside."""
+    endings = [end for end in TABLE_SUFFIXES if name.lower().endswith(end)]
+    return name[: -len(max(endings, key=len))] if endings else name
+
+
+def _read_local(data: str | os.PathLike[str]) -> Source:
     root = Path(data)
     if not root.exists():
         if str(data) == "digits":
             return _digits()
+        if has_braces(str(data)):
+            return _read_shards(str(data))
         near = root.parent.iterdir() if root.parent.is_dir() else ()
         raise UserError(f"no such data: {data}.{did_you_mean(root.name, [p.name for p in near])}")
     if not root.is_dir():
@@ -50,9 +137,11 @@ def read_source(data: str | os.PathLike[str]) -> Source:
                 f"{data} is a file; expected a folder of class folders, or train/ with val/ and test/ inside, or a file "
                 "that ends in .csv, .tsv, .parquet or .tar."
             )
-        return _read_tables(root.resolve().name.removesuffix(root.suffix), root.parent, [("all", root)], ())
+        return _read_tables(_stem(root.resolve().name), root.parent, [("all", root)], ())
     tables = [path for path in _entries(root) if _is_table(path)]
     found = _split_tables(root, tables)
+    if not found and len(tables) > 1 and _suffix(tables[0]) not in CSV_SUFFIXES and is_series(tables):
+        found = [("all", path) for path in tables]
     if not found and len(tables) != 1:
         if len(tables) > 1 and not has_class_folders(root):
             raise UserError(
@@ -80,11 +169,28 @@ def read_images(path: Path) -> list[tuple[str, ImageSource]]:
     return read_parquet_images(path) if suffix == ".parquet" else read_tar_images(path)
 
 
+def _read_shards(data: str) -> Source:
+    """The files that a name with braces stands for: each of the split that its name says, or all of none."""
+    paths = find_shards(data)
+    kinds = {_suffix(path) for path in paths}
+    if len(kinds) > 1 or not kinds <= {".parquet", ".tar"}:
+        raise UserError(f"{data} names {_names(paths)}; expected files that all end in .parquet, or all in .tar.")
+    named = _by_name(paths)
+    if named and len(named) < len(paths):
+        taken = [path for _, path in named]
+        rest = [path for path in paths if path not in taken]
+        raise UserError(f"{data}: {_names(taken)} name a split and {_names(rest)} none. Name them alike.")
+    root = common_folder(paths)
+    return _read_tables(root.resolve().name, root, named or [("all", path) for path in paths], ())
+
+
 def _split_tables(root: Path, tables: Sequence[Path]) -> list[tuple[str, Path]]:
     """Tables that are a split each: by their names, in `data/`, or alone in a folder train/, val/ or test/."""
     named = _by_name(tables)
     if not named and (root / "data").is_dir():
-        named = _by_name([path for path in _entries(root / "data") if path.suffix.lower() == ".parquet"])
+        named = _by_name(
+            [path for path in _entries(root / "data") if _is_table(path) and _suffix(path) not in CSV_SUFFIXES]
+        )
     if not named and not tables:
         for folder in _entries(root):
             role = SPLIT_NAMES.get(folder.name.lower())
@@ -106,18 +212,21 @@ def _split_tables(root: Path, tables: Sequence[Path]) -> list[tuple[str, Path]]:
 
 def _by_name(tables: Sequence[Path]) -> list[tuple[str, Path]]:
     """Role and path of `train.csv`, `train-00000-of-00002.parquet`, `val_01.tar` and the like."""
-    found = []
-    for path in tables:
-        match = _SPLIT_FILE.match(path.name)
-        whole = match is not None and path.name[match.end() :].lower() == path.suffix.lower()
-        # Of CSV files only `train.csv` itself: train_notes.csv is something else.
-        if match is not None and (whole or _suffix(path) not in CSV_SUFFIXES):
-            found.append((SPLIT_NAMES[match[1].lower()], path))
+    for anywhere in (False, True):
+        found = []
+        for path in tables:
+            split = split_of(path, anywhere=anywhere and _suffix(path) not in CSV_SUFFIXES)
+            # Of CSV files only `train.csv` itself: train_notes.csv is something else.
+            if split and (_suffix(path) not in CSV_SUFFIXES or split[1].lower() == path.suffix.lower()):
+                found.append((split[0], path))
+        if found:
+            break
     return found
 
 
 def _read_tables(name: str, root: Path, chosen: Sequence[tuple[str, Path]], notes: Sequence[str]) -> Source:
     several = len(chosen) > 1
+    check_numbering(path for _, path in chosen)
 
     def shown(path: Path) -> str:
         return path.relative_to(root).as_posix()
@@ -154,7 +263,17 @@ def _entries(folder: Path) -> list[Path]:
 
 
 def _is_table(path: Path) -> bool:
-    return path.name.lower().endswith(TABLE_SUFFIXES) and path.is_file()
+    return _is_table_name(path.name) and path.is_file()
+
+
+def _is_table_name(name: str) -> bool:
+    return name.lower().endswith(TABLE_SUFFIXES)
+
+
+def _is_data_name(name: str) -> bool:
+    """Of a remote file: is it an image, a table, or a list of classes?"""
+    path = PurePosixPath(name)
+    return _is_table_name(name) or path.suffix.lower() in IMAGE_SUFFIXES or path.name == "classes.txt"
 
 
 def _suffix(path: Path) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 
 from vitkit.config import UserError, override, read_json
 from vitkit.data.bands import MAX_CHANNELS
+from vitkit.data.download import without_secrets
 from vitkit.data.pixels import FITS, MAX_PIXELS
 from vitkit.evals import multilabel
 from vitkit.evals.classify import METRICS
@@ -55,7 +56,7 @@ class Arguments:
             default = field.default_factory() if callable(field.default_factory) else field.default
             if value != default and field.name != "workers":
                 shown.append(f"{field.name}={value!r}")
-        return f"vitkit.finetune({', '.join(shown)})"
+        return without_secrets(f"vitkit.finetune({', '.join(shown)})")
 
 
 def absolute(name: str | Path | None) -> str | None:

@@ -20,9 +20,10 @@ from vitkit.config import UserError, did_you_mean, free_folder
 from vitkit.console import Console
 from vitkit.data.audit import CACHE_NAME, Scan, scan
 from vitkit.data.cache import Cache
+from vitkit.data.download import without_secrets
 from vitkit.data.findings import Losses, find, fit_losses, rank
 from vitkit.data.pixels import FITS, MAX_PIXELS, Preprocess, choose_fit
-from vitkit.data.sources import Source, read_source
+from vitkit.data.sources import Source, data_name, read_source
 from vitkit.data.survey import survey
 from vitkit.report import write_audit
 
@@ -78,14 +79,13 @@ def audit(
         raise UserError(f"--fit is {fit!r}; known: auto, {', '.join(FITS)}.{did_you_mean(fit, ('auto', *FITS))}")
     if workers < 1:
         raise UserError(f"--workers must be at least 1, got {workers}.")
-    name = Path(data).resolve().name if Path(data).exists() else str(data)
-    folder = Path(out) if out is not None else free_folder(Path("runs"), f"audit-{name}")
+    folder = Path(out) if out is not None else free_folder(Path("runs"), f"audit-{data_name(data)}")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder} already exists. Choose another --out.")
     return audit_source(
         read_source(data), folder, model=model, fit=fit, image_size=image_size, strict=strict, workers=workers,
         channels=channels, max_pixels=max_pixels, overrides=overrides or {},
-        command=command or f"vitkit.audit({str(data)!r})", console=console, began=began,
+        command=command or without_secrets(f"vitkit.audit({str(data)!r})"), console=console, began=began,
     )  # fmt: skip
 
 

@@ -18,6 +18,7 @@ from vitkit.config import UserError, free_folder, read_json, write_json
 from vitkit.console import Console
 from vitkit.data.loader import spare_cores
 from vitkit.data.pixels import MAX_PIXELS
+from vitkit.data.sources import data_name, pinned
 from vitkit.evals.tasks import check_metric
 from vitkit.finetuning.arguments import Arguments, absolute, check_arguments, read_arguments
 from vitkit.finetuning.backbone import check_model, choose_preprocess, load_backbone, with_new_head
@@ -112,9 +113,9 @@ def finetune(
     console = console or Console()
     began = time.perf_counter() if began is None else began
     asked = Arguments(
-        data="" if data is None else str(absolute(data)),
+        data="" if data is None else pinned(data),
         model=absolute(None if model == "scratch" else model),
-        val=absolute(val),
+        val=None if val is None else pinned(val),
         budget=budget,
         epochs=epochs,
         image_size=(image_size, image_size) if isinstance(image_size, int) else image_size,
@@ -156,7 +157,7 @@ def finetune(
             raise UserError(
                 "--plan fixes recipe and size; leave --set, --epochs, --budget, --image-size and --fit out."
             )
-        run = Path(out) if out is not None else free_folder(Path("runs"), _run_name(arguments.data))
+        run = Path(out) if out is not None else free_folder(Path("runs"), data_name(arguments.data))
         check_free(run, "finetune")
     with claimed(run):
         write_arguments(run, dataclasses.asdict(arguments), command := command or arguments.as_python())
@@ -214,9 +215,3 @@ def _stored_plan(run: Path, arguments: Arguments) -> Path | None:
     if is_pretrain_plan(Path(arguments.plan)):
         raise UserError(f"--plan {arguments.plan} is a run from a recipe (vit pretrain); name a fine-tuning run.")
     return Path(arguments.plan)
-
-
-def _run_name(data: str) -> str:
-    """The data's name; of a file without its suffix."""
-    path = Path(data).resolve()
-    return path.stem if path.is_file() else path.name

@@ -24,6 +24,7 @@ from vitkit.checkpoint import has_checkpoint, load_checkpoint
 from vitkit.config import UserError, did_you_mean, from_dict, read_json
 from vitkit.console import Console, percent
 from vitkit.data.loader import spare_cores
+from vitkit.data.sources import pinned
 from vitkit.engines.eager import EagerEngine
 from vitkit.evals.scoring import outputs_of, rows, score_samples
 from vitkit.evals.tasks import make_task
@@ -121,8 +122,9 @@ def pretrain(
     if recipe is None:
         raise UserError("name a recipe (see vit recipes), or a run to go on with: --resume RUN.")
     settings = dict(settings or {})
-    if (start_ := settings.get("start")) and Path(str(start_)).exists():
-        settings["start"] = str(Path(str(start_)).resolve())
+    for key in ("start", "distill.teacher"):
+        if (named := settings.get(key)) and Path(str(named)).exists():
+            settings[key] = str(Path(str(named)).resolve())
     check_start(changed(find_recipe(recipe), settings))  # says what is wrong with them before the data is read
     if data is None:
         raise UserError(f"recipe {recipe} needs its data: say data=FOLDER ({find_recipe(recipe).data}).")
@@ -131,10 +133,10 @@ def pretrain(
     run = Path(out)
     if _writes():
         check_free(run, "pretrain")
-    named, planned = (str(Path(p).resolve()) if p is not None and Path(p).exists() else p for p in (data, plan))
+    planned = str(Path(plan).resolve()) if plan is not None and Path(plan).exists() else plan
     arguments = PretrainArguments(
         recipe,
-        str(named),
+        pinned(data),
         settings,
         spare_cores() if workers is None else workers,
         budget,
@@ -227,7 +229,7 @@ def _train(
     console.say(f"model     {sum(p.numel() for p in model.parameters()):,} parameters, {_words(model.config)}")
     if unseen := unseen_pixels(model.config):
         console.warn(unseen)
-    module, objective = with_objective(recipe, model)
+    module, objective = with_objective(recipe, model, data.source.classes, console)
     planned: PretrainPlan | None = None
     if world.main:
         planned = make_plan(run, arguments, recipe, data, model.config, module, objective, began, world, console)

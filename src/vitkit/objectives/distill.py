@@ -49,6 +49,8 @@ class Distill:
         """Scalar loss; the logits are taken to float32 first."""
         with torch.no_grad():
             images = batch.images
+            if next(self.teacher.parameters()).device != images.device:
+                self.teacher.to(images.device)
             if self.rescale is not None:
                 scale, shift = self.rescale.to(images)[:, None, :, None, None]
                 images = images * scale + shift

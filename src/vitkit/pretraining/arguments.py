@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from vitkit.config import UserError, from_dict, read_json
+from vitkit.data.download import without_secrets
 from vitkit.runfolder import not_begun
 
 __all__ = ["PretrainArguments", "read_pretrain_arguments"]
@@ -31,7 +32,7 @@ class PretrainArguments:
         more = "".join(
             f", {name}={value!r}" for name in ("budget", "plan") if (value := getattr(self, name)) is not None
         )
-        return f"vitkit.pretrain({self.recipe!r}, data={self.data!r}{settings}{more})"
+        return without_secrets(f"vitkit.pretrain({self.recipe!r}, data={self.data!r}{settings}{more})")
 
     def to_dict(self) -> dict[str, Any]:
         """JSON form; tells the run's kind."""

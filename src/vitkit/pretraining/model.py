@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -11,8 +12,10 @@ from torch import Tensor, nn
 from vitkit.bundle import Bundle
 from vitkit.config import UserError
 from vitkit.console import Console
+from vitkit.data.classnames import class_indices
 from vitkit.models.vit import VisionTransformer, ViTConfig
 from vitkit.objectives.classify import Classify
+from vitkit.objectives.distill import Distill
 from vitkit.objectives.masked_patch import MaskedPatches
 from vitkit.recipes.recipe import Recipe
 from vitkit.train import Objective
@@ -67,13 +70,57 @@ def first_model(recipe: Recipe, classes: int, console: Console) -> VisionTransfo
     return model
 
 
-def with_objective(recipe: Recipe, model: VisionTransformer) -> tuple[nn.Module, Objective]:
-    """(the module to train, what it minimises)."""
+def with_objective(
+    recipe: Recipe, model: VisionTransformer, classes: Sequence[str] = (), console: Console | None = None
+) -> tuple[nn.Module, Objective]:
+    """(the module to train, what it minimises).
+
+    Raises:
+        UserError: a teacher that cannot be loaded or does not fit.
+    """
+    if recipe.distill.teacher:
+        return model, _distillation(recipe, model, classes, console or Console())
     if recipe.objective == "masked_patch":
         masked = MaskedPatches(recipe.seed, recipe.preprocess.mean, recipe.preprocess.std)
         torch.manual_seed(recipe.seed)
         return masked.build(model), masked
     return model, Classify(recipe.smoothing, sigmoid=recipe.objective == "sigmoid")
+
+
+def _distillation(recipe: Recipe, model: VisionTransformer, classes: Sequence[str], console: Console) -> Distill:
+    """The teacher at the student's image size, seeing the student's images as it was trained to see its own."""
+    asked = recipe.distill
+    bundle = load_model(asked.teacher)
+    console.say(f"teacher   {bundle.source}, licence {bundle.licence}")
+    record, own = bundle.preprocess_record, recipe.preprocess
+    if record is None:
+        raise UserError(
+            f"nothing says how images were prepared for the teacher {asked.teacher}. Teach with a model that says it, such as a "
+            "bundle."
+        )
+    for name, theirs, ours in (
+        ("channels", bundle.config.in_channels, model.config.in_channels),
+        ("classes", bundle.config.num_classes, model.config.num_classes),
+    ):
+        if theirs != ours:
+            raise UserError(f"the teacher {asked.teacher} has {theirs} {name} and the data {ours}; they must be equal.")
+    indices = class_indices(bundle.classes, classes) if bundle.classes else range(len(classes))
+    if bundle.classes and (wrong := [place for place, index in enumerate(indices) if index != place]):
+        place = wrong[0]
+        raise UserError(
+            f"the teacher {asked.teacher} has other classes than the data, or the same in another order: class {place} is "
+            f"{bundle.classes[place]!r} there and {classes[place]!r} here. Teach with a model of these classes."
+        )
+    size = model.config.image_size
+    if bundle.config.image_size != size:
+        theirs_ = bundle.config.image_size
+        console.say(f"          it runs at {size[0]}x{size[1]} in place of its own {theirs_[0]}x{theirs_[1]}")
+    teacher = resize(bundle.model, size)
+    mean, std, mean_, std_ = (torch.tensor(values) for values in (own.mean, own.std, record.mean, record.std))
+    rescale = torch.stack([std / std_, (mean - mean_) / std_])
+    taught = Distill(teacher, asked.kind, asked.weight, asked.temperature, recipe.smoothing, rescale)
+    taught.check(model)
+    return taught
 
 
 def backbone_weights(weights: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -89,6 +136,7 @@ def released(
     model = VisionTransformer(dataclasses.replace(config, dropout=0.0, drop_path=0.0))
     model.load_state_dict({name: tensor.detach().cpu() for name, tensor in backbone_weights(weights).items()})
     started = f" from {recipe.start}" if recipe.start else ""
+    started += f", taught by {recipe.distill.teacher}" if recipe.distill.teacher else ""
     return Bundle(
         model.eval(),
         recipe.preprocess,

@@ -15,22 +15,14 @@ from vitkit.data.pixels import Preprocess
 from vitkit.models.vit import ViTConfig
 from vitkit.optim import OptimConfig
 
-__all__ = ["OBJECTIVES", "Expected", "Recipe", "batch_of", "changed", "fitted_optim", "steps_of"]
+__all__ = ["OBJECTIVES", "Distillation", "Expected", "Recipe", "batch_of", "changed", "fitted_optim", "steps_of"]
 
 OBJECTIVES = ("softmax", "sigmoid", "masked_patch")
-PARTS = ("model", "optim", "augment", "mixing", "preprocess")  # records inside a recipe, changed as part.field=value
+# Records inside a recipe, changed as part.field=value, and what is changed by its name alone.
+PARTS = ("model", "optim", "augment", "mixing", "preprocess", "distill")
 FREE = (
-    "steps",
-    "epochs",
-    "batch_size",
-    "seed",
-    "smoothing",
-    "head_bias",
-    "objective",
-    "evaluations",
-    "start",
-    "repeats",
-)
+    "steps", "epochs", "batch_size", "seed", "smoothing", "head_bias", "objective", "evaluations", "start", "repeats",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -40,6 +32,26 @@ class Expected:
     value: float  # a fraction
     what: str  # metric and data
     source: str
+
+
+@dataclass(frozen=True)
+class Distillation:
+    """What is learnt from a teacher's answers beside the labels; nothing without a teacher. See `vitkit.objectives.distill`."""
+
+    teacher: str = ""  # a bundle, a checkpoint or a name of the zoo, of the same classes
+    kind: str = "hard"  # hard: its answer is a label | soft: its probabilities are the target
+    weight: float = 0.5  # of the teacher's part of the loss
+    temperature: float = 1.0  # soft: both distributions are flattened so
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("hard", "soft"):
+            raise UserError(
+                f"distill.kind is {self.kind!r}; known: hard, soft.{did_you_mean(self.kind, ('hard', 'soft'))}"
+            )
+        if not 0 <= self.weight <= 1 or self.temperature <= 0:
+            raise UserError("distill.weight must be in [0, 1] and distill.temperature above 0.")
+        if not self.teacher and (self.kind, self.weight, self.temperature) != ("hard", 0.5, 1.0):
+            raise UserError("distillation needs a teacher: say distill.teacher=MODEL.")
 
 
 @dataclass(frozen=True)
@@ -66,6 +78,7 @@ class Recipe:
     head_bias: float = 0.0  # that the head starts from
     evaluations: int = 10  # on the validation part, evenly spread
     seed: int = 0
+    distill: Distillation = field(default_factory=Distillation)
     start: str = ""  # weights to go on from; empty: random ones
     needs_start: bool = False  # a fine-tuning job: a run must name its ``start``
     rates: tuple[float, ...] = ()  # learning rates that the source chooses between on held-out data, where it does
@@ -76,6 +89,11 @@ class Recipe:
         if self.objective not in OBJECTIVES:
             raise UserError(
                 f"objective is {self.objective!r}; known: {', '.join(OBJECTIVES)}.{did_you_mean(self.objective, OBJECTIVES)}"
+            )
+        if self.distill.teacher and self.objective != "softmax":
+            raise UserError(
+                f"recipe {self.name}: distillation is for the objective softmax, and the recipe's is {self.objective}. Leave "
+                "distill.teacher out."
             )
         if (self.steps is None) == (self.epochs is None):
             raise UserError(f"recipe {self.name}: say either steps or epochs.")

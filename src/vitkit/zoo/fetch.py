@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,18 +11,11 @@ from urllib.parse import unquote, urlsplit
 from vitkit.config import UserError
 from vitkit.console import Console
 from vitkit.data.cache import cache_folder
-from vitkit.zoo.download import Expected, download, is_whole, record_of, size_text, verify
+from vitkit.data.download import Expected, download, is_offline, is_whole, record_of, size_text, verify
 from vitkit.zoo.hub import SIDECARS, from_cache, from_hub
 from vitkit.zoo.record import Checkpoint
 
-__all__ = ["cached", "fetch", "is_offline", "place"]
-
-
-def is_offline() -> bool:
-    """Does the environment forbid sockets? VITKIT_OFFLINE, or the hub's own HF_HUB_OFFLINE."""
-    return any(
-        os.environ.get(name, "").upper() in ("1", "ON", "YES", "TRUE") for name in ("VITKIT_OFFLINE", "HF_HUB_OFFLINE")
-    )
+__all__ = ["cached", "fetch", "place"]
 
 
 def place(row: Checkpoint) -> Path:

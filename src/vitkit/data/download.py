@@ -12,18 +12,32 @@ import errno
 import hashlib
 import http.client
 import json
+import os
+import re
 import shutil
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any, NamedTuple
-from urllib.parse import urlsplit
+from urllib.parse import urlsplit, urlunsplit
 
 from vitkit import __version__
 from vitkit.config import UserError, write_json
 
-__all__ = ["Expected", "Progress", "download", "is_whole", "record_of", "refuse_unsafe", "size_text", "verify"]
+__all__ = [
+    "Expected",
+    "Progress",
+    "download",
+    "is_offline",
+    "is_whole",
+    "record_of",
+    "refuse_unsafe",
+    "shown_url",
+    "size_text",
+    "verify",
+    "without_secrets",
+]
 
 TIMEOUT = 30.0  # seconds without an answer or a byte
 CHUNK = 1 << 20
@@ -49,6 +63,32 @@ def size_text(size: int | None) -> str:
     return "unknown size" if size is None else f"{size / 2**20:.1f} MiB" if size >= 2**20 else f"{size} bytes"
 
 
+def is_offline() -> bool:
+    """Does the environment forbid sockets? VITKIT_OFFLINE, or the hub's own HF_HUB_OFFLINE."""
+    return any(
+        os.environ.get(name, "").upper() in ("1", "ON", "YES", "TRUE") for name in ("VITKIT_OFFLINE", "HF_HUB_OFFLINE")
+    )
+
+
+def shown_url(url: str) -> str:
+    """An address without what may be secret in it: user, password, query and fragment."""
+    parts = urlsplit(url)
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+
+
+def without_secrets(text: str) -> str:
+    """A text with every address in it as `shown_url` shows it."""
+    return re.sub(r"[A-Za-z][A-Za-z0-9+.-]+://[^\s'\"<>]+", lambda match: _shown_in_text(match[0]), text)
+
+
+def _shown_in_text(url: str) -> str:
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # not an address after all
+        return url
+    return shown_url(url) if parts.query or parts.fragment or "@" in parts.netloc else url
+
+
 def refuse_unsafe(url: str) -> None:
     """Only https, or http to this machine.
 
@@ -57,10 +97,12 @@ def refuse_unsafe(url: str) -> None:
     """
     parts = urlsplit(url)
     if parts.scheme != "https" and (parts.scheme, parts.hostname) != ("http", "127.0.0.1"):
-        raise UserError(f"{url} is not fetched: only https addresses are, since others can be changed on the way.")
+        raise UserError(
+            f"{shown_url(url)} is not fetched: only https addresses are, since others can be changed on the way."
+        )
 
 
-class _HttpsOnly(urllib.request.HTTPRedirectHandler):
+class HttpsOnly(urllib.request.HTTPRedirectHandler):
     """Follows no redirection to an address that `refuse_unsafe` refuses."""
 
     def redirect_request(self, req: Any, fp: IO[bytes], code: int, msg: str, headers: Any, newurl: str) -> Any:
@@ -91,21 +133,24 @@ def verify(path: Path, expected: Expected, url: str) -> str:
         _compare(path, sums, expected, md5=None)
     except UserError as error:
         raise UserError(f"{error} It is {path}: delete it.") from None
-    write_json(record_of(path), {"url": url, "size": sums.size, "sha256": sums.sha256})
+    write_json(record_of(path), {"url": shown_url(url), "size": sums.size, "sha256": sums.sha256})
     return sums.sha256
 
 
-def download(url: str, target: Path, expected: Expected, progress: Progress) -> str:
+def download(url: str, target: Path, expected: Expected, progress: Progress, *, secure: bool = True) -> str:
     """Fetch ``url`` to ``target``; go on where an earlier attempt was cut. Returns the SHA-256.
+
+    ``secure`` refuses what `refuse_unsafe` does.
 
     Raises:
         UserError: not to be had, cut short, not the published file, or no space; what can be gone on with is kept.
     """
-    refuse_unsafe(url)
+    if secure:
+        refuse_unsafe(url)
     partial, about = target.with_name(f"{target.name}.partial"), target.with_name(f"{target.name}.partial.json")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with _answer(url, partial, about) as (response, start, total):
+        with _answer(url, partial, about, secure) as (response, start, total):
             _room_for(target, start, total)
             md5 = _stated_md5(response.headers.get("x-goog-hash", ""))
             with partial.open("ab" if start else "wb") as file, progress(start, total) as told:
@@ -134,29 +179,34 @@ def download(url: str, target: Path, expected: Expected, progress: Progress) -> 
         partial.unlink()
         about.unlink(missing_ok=True)
         raise UserError(f"{error} What came is deleted; try again.") from None
-    write_json(record_of(target), {"url": url, "size": sums.size, "sha256": sums.sha256})
+    write_json(record_of(target), {"url": shown_url(url), "size": sums.size, "sha256": sums.sha256})
     partial.replace(target)
     about.unlink(missing_ok=True)
     return sums.sha256
 
 
 @contextlib.contextmanager
-def _answer(url: str, partial: Path, about: Path) -> Iterator[tuple[http.client.HTTPResponse, int, int | None]]:
+def _answer(
+    url: str, partial: Path, about: Path, secure: bool
+) -> Iterator[tuple[http.client.HTTPResponse, int, int | None]]:
     """The server's answer, the byte it starts at, and the size of the whole file where the server says it."""
     start, validator = _begun(url, partial, about)
     headers = {"User-Agent": f"vitkit/{__version__}", "Accept-Encoding": "identity"}
     if start:
         headers |= {"Range": f"bytes={start}-", "If-Range": validator}
-    response = _open(urllib.request.Request(url, headers=headers))
+    response = _open(urllib.request.Request(url, headers=headers), secure)
     if response is None:  # the part that is here is not of today's file
         partial.unlink(missing_ok=True)
-        start, response = 0, _open(urllib.request.Request(url, headers={k: headers[k] for k in list(headers)[:2]}))
+        start, response = (
+            0,
+            _open(urllib.request.Request(url, headers={k: headers[k] for k in list(headers)[:2]}), secure),
+        )
         assert response is not None
     with response:
         start = start if response.status == http.HTTPStatus.PARTIAL_CONTENT else 0
         length = response.headers.get("Content-Length")
         total = None if length is None else start + int(length)
-        write_json(about, {"url": url, "etag": response.headers.get("ETag", "")})
+        write_json(about, {"url": shown_url(url), "etag": response.headers.get("ETag", "")})
         yield response, start, total
 
 
@@ -165,22 +215,24 @@ def _begun(url: str, partial: Path, about: Path) -> tuple[int, str]:
     try:
         record = json.loads(about.read_text(encoding="utf-8"))
         etag = str(record["etag"])
-        if record["url"] == url and etag and not etag.startswith("W/"):
+        if record["url"] == shown_url(url) and etag and not etag.startswith("W/"):
             return partial.stat().st_size, etag
     except (OSError, ValueError, KeyError, TypeError):
         pass
     return 0, ""
 
 
-def _open(request: urllib.request.Request) -> http.client.HTTPResponse | None:
+def _open(request: urllib.request.Request, secure: bool) -> http.client.HTTPResponse | None:
     """The answer; None where the server has no such range.
 
     Raises:
         UserError: no connection, or an answer other than the file.
     """
-    url, host = request.full_url, urlsplit(request.full_url).hostname
+    url, host = shown_url(request.full_url), urlsplit(request.full_url).hostname
     try:
-        answer: http.client.HTTPResponse = urllib.request.build_opener(_HttpsOnly).open(request, timeout=TIMEOUT)
+        answer: http.client.HTTPResponse = urllib.request.build_opener(*([HttpsOnly] if secure else [])).open(
+            request, timeout=TIMEOUT
+        )
         return answer
     except urllib.error.HTTPError as error:
         code = error.code
