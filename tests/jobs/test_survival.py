@@ -25,6 +25,7 @@ from vitkit.config import UserError
 from vitkit.console import Console
 from vitkit.finetuning import training
 from vitkit.jobs import pretrain as recipe_job
+from vitkit.pretraining import plan as recipe_plan
 from vitkit.recipes import finetune as finetune_recipe
 from vitkit.runlog import RunLog
 
@@ -95,13 +96,13 @@ class Job:
     def plan(self, run: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         """(all of plan.json, what the loop obeys in it)."""
         plan = json.loads((run / "plan.json").read_text())
-        return plan, plan if self.kind == "pretrain" else plan["train"]
+        return plan, plan["train"]
 
 
 @pytest.fixture(params=["pretrain", "finetune"])
 def job(request: pytest.FixtureRequest, data: Path, monkeypatch: pytest.MonkeyPatch) -> Job:
     for place in (
-        recipe_job,
+        recipe_plan,
         finetune_recipe,
     ):  # bfloat16 rounds the gradient of each part, to about 1e-4 of the losses here
         monkeypatch.setattr(place, "best_precision", lambda: ("fp32", True))

@@ -35,6 +35,7 @@ from vitkit.train import Objective, TrainConfig, best_precision, measure
 
 __all__ = ["WATCHED_TOGETHER", "PretrainPlan", "check_plan", "make_plan", "plan_from"]
 
+SHORT = 5_000  # views: shorter runs on a CPU are in float32
 SHARED_BY = 4  # ranks that can share a batch planned on a CPU and compute what one process does, in bfloat16 too
 WATCHED_TOGETHER = 64  # images of an evaluation during training that the model sees at once
 
@@ -189,8 +190,8 @@ def _measured(
     world: World,
     console: Console,
 ) -> PretrainPlan:
-    precision, fused = best_precision()
     wanted, batch_size = steps_of(recipe, len(data.train)), batch_of(recipe, len(data.train))
+    precision, fused = _precision(recipe, wanted * batch_size)
     own = len(world.part(batch_size))
     train = _config(recipe, len(data.train), wanted, precision, fused, own)
     batch = next(iter(batches_of(recipe, data, batch_size, range(1), 0, world)))
@@ -213,6 +214,20 @@ def _measured(
         steps = steps_within(arguments.budget, left, seconds, wanted)
         train = _config(recipe, len(data.train), steps, precision, fused, micro)
     return PretrainPlan(recipe.name, train, torch.get_num_threads(), train.steps * seconds)
+
+
+def _precision(recipe: Recipe, views: int) -> tuple[str, bool]:
+    """(precision, fused attention) of a run that trains on so many views.
+
+    In bfloat16 a sum that differs in its last bit, as between numbers of threads or ranks, moves the loss by some 1e-4 after
+    a few steps. A run that is over in a minute on a CPU is for looking closely, and has nothing to gain by it.
+    """
+    precision, fused = best_precision()
+    if recipe.precision == "auto" and not torch.cuda.is_available() and views < SHORT:
+        precision = "fp32"
+    elif recipe.precision != "auto":
+        precision = recipe.precision
+    return precision, fused
 
 
 def _scoring_seconds(

@@ -17,11 +17,13 @@ from vitkit.optim import OptimConfig
 
 __all__ = ["OBJECTIVES", "Distillation", "Expected", "Recipe", "batch_of", "changed", "fitted_optim", "steps_of"]
 
+PRECISIONS = ("auto", "fp32", "bf16")
 OBJECTIVES = ("softmax", "sigmoid", "masked_patch")
 # Records inside a recipe, changed as part.field=value, and what is changed by its name alone.
 PARTS = ("model", "optim", "augment", "mixing", "preprocess", "distill")
 FREE = (
     "steps", "epochs", "batch_size", "seed", "smoothing", "head_bias", "objective", "evaluations", "start", "repeats",
+    "precision",
 )  # fmt: skip
 
 
@@ -74,6 +76,7 @@ class Recipe:
     repeats: int = (
         1  # of each image in a batch, in other views (repeated augmentation); epochs are passes over the data
     )
+    precision: str = "auto"  # of training: fp32 | bf16 | auto, the fastest here that a run of its length needs
     smoothing: float = 0.0
     head_bias: float = 0.0  # that the head starts from
     evaluations: int = 10  # on the validation part, evenly spread
@@ -89,6 +92,11 @@ class Recipe:
         if self.objective not in OBJECTIVES:
             raise UserError(
                 f"objective is {self.objective!r}; known: {', '.join(OBJECTIVES)}.{did_you_mean(self.objective, OBJECTIVES)}"
+            )
+        if self.precision not in PRECISIONS:
+            known = ", ".join(PRECISIONS)
+            raise UserError(
+                f"precision is {self.precision!r}; known: {known}.{did_you_mean(self.precision, PRECISIONS)}"
             )
         if self.distill.teacher and self.objective != "softmax":
             raise UserError(
@@ -167,7 +175,7 @@ def _check_kinds(recipe: Recipe, values: Mapping[str, Any]) -> None:
         if value is None:
             continue
         kinds: tuple[type, ...] = (
-            (int,) if name in whole else (str,) if name in ("objective", "start") else (int, float)
+            (int,) if name in whole else (str,) if name in ("objective", "start", "precision") else (int, float)
         )
         if not isinstance(value, kinds) or isinstance(value, bool):
             wanted = "a whole number" if kinds == (int,) else "text" if kinds == (str,) else "a number"
