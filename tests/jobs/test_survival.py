@@ -30,7 +30,7 @@ from vitkit.recipes import finetune as finetune_recipe
 from vitkit.runlog import RunLog
 
 RECIPE = {
-    "steps": 10, "batch_size": 8, "evaluations": 5, "model.depth": 4, "model.embed_dim": 32, "model.num_heads": 2,
+    "steps": 10, "batch_size": 16, "evaluations": 5, "model.depth": 4, "model.embed_dim": 32, "model.num_heads": 2,
     "model.mlp_dim": 64, "model.dropout": 0.0, "model.drop_path": 0.0,
 }  # fmt: skip
 FINETUNE = {"batch_size": 6, "evaluations": 5, "ema": 0.9, "drop_path": 0.0}
@@ -126,11 +126,11 @@ def test_a_run_out_of_memory_at_step_5_has_the_losses_of_one_that_was_not(job: J
     whole = job.begin(tmp_path / "whole")
     job.before_step(5, lambda state: in_backward(state.model.blocks[1].attn, 3))
     run = job.begin(tmp_path / "run")
-    size = job.plan(run)[1]["batch_size"]
+    size = job.plan(run)[1]["microbatch_size"]
     assert f"warning: out of memory at step 5 with {size} images at a time; from here on " in job.said
     assert losses(run) == pytest.approx(losses(whole), abs=1e-5)
     newest = max((run / "checkpoints").glob("*.json"), key=lambda path: int(path.stem[5:]))
-    assert json.loads(newest.read_text())["microbatch_size"] == {8: 2, 6: 3}[size]
+    assert json.loads(newest.read_text())["microbatch_size"] == {4: 2, 6: 3}[size]
 
 
 def test_the_smaller_size_is_what_a_resumed_run_goes_on_with(job: Job, tmp_path: Path) -> None:
@@ -138,7 +138,7 @@ def test_the_smaller_size_is_what_a_resumed_run_goes_on_with(job: Job, tmp_path:
     save = RunLog.on_checkpoint
 
     def shrink_and_die(state: Any) -> None:
-        in_backward(state.model.blocks[1].attn, 4)
+        in_backward(state.model.blocks[1].attn, 3)
         job.monkeypatch.setattr(RunLog, "on_checkpoint", saved_then(stop))
 
     def saved_then(act: Callable[[Any], None]) -> Callable[[RunLog, Any], None]:
@@ -156,7 +156,7 @@ def test_the_smaller_size_is_what_a_resumed_run_goes_on_with(job: Job, tmp_path:
     after = json.loads(max((tmp_path / "run" / "checkpoints").glob("*.json")).read_text())["step"] + 1
     job.before_step(after + 1, lambda state: sizes.append(state.microbatch_size))
     job.resume(tmp_path / "run")
-    assert sizes == [{"pretrain": 4, "finetune": 3}[job.kind]]
+    assert sizes == [{"pretrain": 2, "finetune": 3}[job.kind]]
     assert "out of memory" not in job.said
 
 
@@ -185,9 +185,9 @@ def test_nan_in_block_3_is_named_and_a_lower_rate_goes_on_from_the_checkpoint(
     assert files(run / "checkpoints") == before
     assert list(before) == ["step-2.json", "step-2.safetensors", "step-4.json", "step-4.safetensors"]
     batch = load_file(run / "nonfinite-step-6.safetensors")
-    assert batch["images"].shape == (8, 3, 32, 32)
-    assert batch["places"].tolist() == list(range(40, 48))
-    assert len(batch["labels"]) == 8
+    assert batch["images"].shape == (16, 3, 32, 32)
+    assert batch["places"].tolist() == list(range(80, 96))
+    assert len(batch["labels"]) == 16
     plan, obeyed = job.plan(run)
     obeyed["optim"]["lr"] /= 10
     (run / "plan.json").write_text(json.dumps(plan))
