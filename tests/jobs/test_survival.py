@@ -144,7 +144,7 @@ def test_the_smaller_size_is_what_a_resumed_run_goes_on_with(job: Job, tmp_path:
     def saved_then(act: Callable[[Any], None]) -> Callable[[RunLog, Any], None]:
         def both(log: RunLog, state: Any) -> None:
             save(log, state)
-            if state.microbatch_size < 6:
+            if state.microbatch_size < 4:
                 act(state)
 
         return both
