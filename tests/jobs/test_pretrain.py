@@ -226,3 +226,35 @@ def test_a_run_that_never_began_is_told_from_one_of_another_kind(data: Path, tmp
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "command.txt.partial").write_text("vit")
     pretrain("cifar10_small", data=data, out=tmp_path / "run", settings=SMALL, workers=0)
+
+
+def test_numbers_go_to_trackers_that_are_installed_and_others_are_refused_before_the_data_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(UserError, match=r"tensorbord.*Did you mean 'tensorboard'\?"):
+        pretrain("cifar10_small", data=tmp_path, out=tmp_path / "run", track=("tensorbord",))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_recipe_recomputes_activations_in_any_precision_for_the_same_losses(data: Path, tmp_path: Path) -> None:
+    runs = {
+        str(more): pretrain(
+            "cifar10_small", data=data, out=tmp_path / str(number), settings=small_cifar(more), workers=0
+        ).run
+        for number, more in enumerate(({}, {"activation_checkpointing": True}, {"precision": "bf16"}))
+    }
+    losses = [
+        [e["loss"] for e in map(json.loads, (run / "metrics.jsonl").read_text().splitlines()) if "loss" in e]
+        for run in runs.values()
+    ]
+    assert losses[1] == pytest.approx(losses[0], abs=1e-6)
+    assert losses[2] == pytest.approx(losses[0], abs=0.05)
+    assert losses[2] != losses[0]
+    with pytest.raises(UserError, match="activation_checkpointing must be true or false, got 1"):
+        pretrain("cifar10_small", data=data, out=tmp_path / "no", settings={"activation_checkpointing": 1})
+    with pytest.raises(UserError, match=r"precision is 'bf61'; known: auto, fp32, bf16. Did you mean 'bf16'\?"):
+        pretrain("cifar10_small", data=data, out=tmp_path / "no", settings={"precision": "bf61"})
+
+
+def small_cifar(more: dict[str, Any]) -> dict[str, Any]:
+    return {**SMALL, "model.dropout": 0.1, "optim.lr": 0.01, "steps": 3, **more}

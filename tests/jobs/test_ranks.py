@@ -89,7 +89,7 @@ def whole(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_two_ranks_have_the_losses_of_one_process(kind: str, data: Path, whole: Path, tmp_path: Path) -> None:
     """With accumulation, an average of weights, mixing, augmentation and dropped paths."""
     given = command(data, tmp_path / "run", "--parallel", kind)
-    assert json.loads((whole / "plan.json").read_text())["train"]["microbatch_size"] == 3
+    assert json.loads((whole / "plan.json").read_text())["train"]["microbatch_size"] == 6
     done = torchrun(2, *given)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("report    ") == 1  # one rank speaks

@@ -121,6 +121,8 @@ def cli() -> None:
 @click.option("--set", "settings", type=Setting(), multiple=True, metavar="NAME=VALUE",
               help="Change the recipe: lr=3e-4, smoothing=0, ema=0.99, ... (see plan.json of a run).")  # fmt: skip
 @click.option("--plan", metavar="RUN", help="Use the split, recipe and measured choices of another run.")
+@click.option("--track", multiple=True, metavar="NAME",
+              help="Give the run's numbers to tensorboard, wandb or mlflow too (installed by you).")  # fmt: skip
 @click.option("--resume", metavar="RUN", help="Go on with a stopped run.")
 @strict
 @max_pixels

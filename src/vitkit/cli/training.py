@@ -43,6 +43,12 @@ __all__ = ["pretrain", "recipes"]
     show_default=True,
     help="Under torchrun: how long ranks wait for another one before they name it and end the run.",
 )
+@click.option(
+    "--track",
+    multiple=True,
+    metavar="NAME",
+    help="Give the run's numbers to tensorboard, wandb or mlflow too (installed by you); may be repeated.",
+)
 @common
 def pretrain(recipe: str | None, changes: Any, as_json: bool, offline: bool, **options: Any) -> None:
     """Train RECIPE (see vit recipes) on data=FOLDER, with changes such as epochs=5 or optim.lr=3e-4.

@@ -18,6 +18,7 @@ from vitkit.evals.classify import METRICS
 from vitkit.models.vit import ViTConfig
 from vitkit.recipes.finetune import choose_recipe
 from vitkit.runfolder import not_begun
+from vitkit.trackers import check_trackers
 
 __all__ = ["Arguments", "absolute", "check_arguments", "read_arguments"]
 
@@ -47,6 +48,7 @@ class Arguments:
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # fields of FinetuneRecipe
     overrides: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # of the loaded model
     plan: str | None = None  # a run whose plan is used again
+    track: tuple[str, ...] = ()  # programs that get the run's numbers beside metrics.jsonl
 
     def as_python(self) -> str:
         """The call that asks for the same run."""
@@ -85,6 +87,7 @@ def check_arguments(arguments: Arguments) -> None:
         raise UserError(
             f"--balance is {arguments.balance!r}; expected auto, none, or a JSON or CSV file of class and weight."
         )
+    check_trackers(arguments.track)
     if arguments.folds and not 2 <= arguments.folds <= 100:
         raise UserError(f"--folds must be from 2 to 100, got {arguments.folds}.")
     if arguments.epochs is not None and not 0 < arguments.epochs < math.inf:

@@ -64,7 +64,7 @@ def run_training(
         max_pixels=arguments.max_pixels,
     )
     validation = Validation(plan, data.splits.val, data.task, arguments, trainable.config, console)
-    with RunLog(run, config, state.step, validation, f"vit finetune --resume {run}", console) as hooks:
+    with RunLog(run, config, state.step, validation, f"vit finetune --resume {run}", console, arguments.track) as hooks:
         validation.go_on(hooks.evaluations)
         train(state, config, data.task.objective(plan.recipe.smoothing, balance.weights), batches, hooks)
     return state, hooks

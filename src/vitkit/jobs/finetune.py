@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -30,6 +30,7 @@ from vitkit.finetuning.plan import make_plan
 from vitkit.finetuning.probe import run_probe
 from vitkit.finetuning.release import check_earlier, finish, probe_candidate, release, tuned_candidate
 from vitkit.finetuning.training import run_training
+from vitkit.parallel.world import launched_rank
 from vitkit.planning import check_budget, is_pretrain_plan
 from vitkit.runfolder import check_free, claimed, write_arguments
 
@@ -70,6 +71,7 @@ def finetune(
     settings: Mapping[str, Any] | None = None,
     overrides: Mapping[str, Any] | None = None,
     plan: str | Path | None = None,
+    track: Sequence[str] = (),
     resume: str | Path | None = None,
     command: str | None = None,
     began: float | None = None,
@@ -103,6 +105,7 @@ def finetune(
         settings: fields of `FinetuneRecipe` to change.
         overrides: of the loaded model, see `vitkit.load`.
         plan: a finished run whose plan (split, recipe, every choice made by timing or memory) is used again.
+        track: programs that get the run's numbers beside ``metrics.jsonl``: tensorboard, wandb, mlflow.
         resume: a stopped run to go on with; all other arguments are read from it.
         command: the command line, for the report.
         began: when the command began, as of ``time.perf_counter``, where that was before this call.
@@ -133,7 +136,13 @@ def finetune(
         settings=dict(settings or {}),
         overrides=dict(overrides or {}),
         plan=absolute(plan),
+        track=tuple(track),
     )
+    if launched_rank() is not None:
+        raise UserError(
+            "vit finetune runs in one process; start it without torchrun. Several ranks share a recipe: see vit pretrain, whose "
+            "recipes also fine-tune (start=WEIGHTS)."
+        )
     if resume is not None:
         if asked != Arguments(data="", workers=asked.workers) or out is not None:
             raise UserError("--resume takes everything from the run it goes on with; leave the other arguments out.")

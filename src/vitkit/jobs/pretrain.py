@@ -11,7 +11,7 @@ import contextlib
 import dataclasses
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -40,6 +40,7 @@ from vitkit.recipes.recipe import Recipe, changed
 from vitkit.report import Row, code_fingerprint, versions, write_training_report
 from vitkit.runfolder import check_free, claimed, write_arguments
 from vitkit.runlog import Evaluated, RunLog
+from vitkit.trackers import check_trackers
 from vitkit.train import TrainConfig, start, train
 from vitkit.zoo.load import unseen_pixels
 
@@ -70,6 +71,7 @@ def pretrain(
     began: float | None = None,
     parallel: str = "ddp",
     rank_timeout: float = PATIENCE,
+    track: Sequence[str] = (),
     console: Console | None = None,
 ) -> PretrainResult:
     """Train from a recipe.
@@ -90,6 +92,7 @@ def pretrain(
         parallel: ``ddp``, every rank has the whole model, or ``fsdp2``, each has a part of every tensor; never changes the
             result, nor must a resumed run say the same.
         rank_timeout: seconds after which ranks that wait for another one name it and end the run.
+        track: programs that get the run's numbers beside ``metrics.jsonl``: tensorboard, wandb, mlflow.
 
     Raises:
         UserError: no such recipe or setting, data that cannot be trained on, a run folder that is taken.
@@ -102,7 +105,8 @@ def pretrain(
         raise UserError(f"rank_timeout must be above 0 seconds, got {rank_timeout}.")
     if launched_rank():  # ranks after the first one only speak up when something is wrong
         console = Console(out=open(os.devnull, "w"), err=open(os.devnull, "w"))  # noqa: SIM115, until the process ends
-    how = _How(parallel == "fsdp2", rank_timeout)
+    check_trackers(track)
+    how = _How(parallel == "fsdp2", rank_timeout, tuple(track))
     if out is not None and is_restart() and (Path(out) / "arguments.json").exists():
         recipe, data, out, settings, budget, plan, resume = None, None, None, None, None, None, out
     if resume is not None:
@@ -156,6 +160,7 @@ class _How(NamedTuple):
 
     sharded: bool
     rank_timeout: float
+    track: tuple[str, ...]
 
 
 class _Trained(NamedTuple):
@@ -175,7 +180,7 @@ def _run(
 ) -> PretrainResult:
     recipe = changed(find_recipe(arguments.recipe), arguments.settings)
     with session(how.rank_timeout, _speak) as world:
-        trained = _train(run, arguments, recipe, began, how.sharded, world, console)
+        trained = _train(run, arguments, recipe, began, how, world, console)
     if not world.main:
         return PretrainResult(run, run / "model", run / "report.html", ())
     data, log = trained.data, trained.log
@@ -211,7 +216,7 @@ def _train(
     arguments: PretrainArguments,
     recipe: Recipe,
     began: float,
-    sharded: bool,
+    how: _How,
     world: World,
     console: Console,
 ) -> _Trained:
@@ -219,7 +224,7 @@ def _train(
     console.say(f"recipe    {recipe.name}: {recipe.title}")
     if world.size > 1:
         console.say(
-            f"ranks     {world.size}, {'each has a part of the model' if sharded else 'each has the whole model'}"
+            f"ranks     {world.size}, {'each has a part of the model' if how.sharded else 'each has the whole model'}"
         )
     data = read_recipe_data(arguments.data, console)
     if world.size > 1:
@@ -234,16 +239,16 @@ def _train(
     if world.main:
         planned = make_plan(run, arguments, recipe, data, model.config, module, objective, began, world, console)
     plan = plan_from(world.share(planned.to_dict() if planned else None, "the plan"), "the plan").train
-    if sharded:
+    if how.sharded:
         _check_rounds(plan, world)
-    state = start(module, plan, world, sharded=sharded)
+    state = start(module, plan, world, sharded=how.sharded)
     if world.share(has_checkpoint(run / "checkpoints"), "the start"):
         load_checkpoint(run / "checkpoints", state, world)
         console.say(f"resume    from step {state.step} of {plan.steps}")
     left = range(state.step, plan.steps)
     batches = batches_of(recipe, data, plan.batch_size, left, arguments.workers, world, plan.microbatch_size)
     watch = _Watch(recipe, model.config, data, plan, world, console)
-    with RunLog(run, plan, state.step, watch, f"vit pretrain --resume {run}", console, world=world) as log:
+    with RunLog(run, plan, state.step, watch, f"vit pretrain --resume {run}", console, how.track, world) as log:
         train(state, plan, objective, batches, log, world)
     return _Trained(data, model.config, plan, full_weights(state.best_weights), log)
 

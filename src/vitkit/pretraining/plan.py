@@ -36,7 +36,7 @@ from vitkit.train import Objective, TrainConfig, best_precision, measure
 __all__ = ["WATCHED_TOGETHER", "PretrainPlan", "check_plan", "make_plan", "plan_from"]
 
 SHORT = 5_000  # views: shorter runs on a CPU are in float32
-SHARED_BY = 4  # ranks that can share a batch planned on a CPU and compute what one process does, in bfloat16 too
+SHARED_BY = 2  # ranks that can share a batch planned on a CPU and compute what one process does, in bfloat16 too
 WATCHED_TOGETHER = 64  # images of an evaluation during training that the model sees at once
 
 
@@ -161,6 +161,7 @@ def _config(recipe: Recipe, images: int, steps: int, precision: str, fused: bool
         precision=precision,
         fused_attention=fused,
         optim=fitted_optim(recipe.optim, steps)[0],
+        activation_checkpointing=recipe.activation_checkpointing,
     )
 
 

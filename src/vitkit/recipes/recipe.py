@@ -23,8 +23,15 @@ OBJECTIVES = ("softmax", "sigmoid", "masked_patch")
 PARTS = ("model", "optim", "augment", "mixing", "preprocess", "distill")
 FREE = (
     "steps", "epochs", "batch_size", "seed", "smoothing", "head_bias", "objective", "evaluations", "start", "repeats",
-    "precision",
+    "precision", "activation_checkpointing",
 )  # fmt: skip
+
+WHOLE, TEXT = ((int,), "a whole number"), ((str,), "text")
+KINDS: dict[str, tuple[tuple[type, ...], str]] = {  # of settings in FREE that are no numbers with a fraction
+    **dict.fromkeys(("steps", "batch_size", "seed", "evaluations", "repeats"), WHOLE),
+    **dict.fromkeys(("objective", "start", "precision"), TEXT),
+    "activation_checkpointing": ((bool,), "true or false"),
+}
 
 
 @dataclass(frozen=True)
@@ -77,6 +84,7 @@ class Recipe:
         1  # of each image in a batch, in other views (repeated augmentation); epochs are passes over the data
     )
     precision: str = "auto"  # of training: fp32 | bf16 | auto, the fastest here that a run of its length needs
+    activation_checkpointing: bool = False  # keep each block's input only: less memory, a third more arithmetic
     smoothing: float = 0.0
     head_bias: float = 0.0  # that the head starts from
     evaluations: int = 10  # on the validation part, evenly spread
@@ -170,15 +178,11 @@ def _fields(record: Any) -> tuple[dataclasses.Field[Any], ...]:
 
 
 def _check_kinds(recipe: Recipe, values: Mapping[str, Any]) -> None:
-    whole = {"steps", "batch_size", "seed", "evaluations", "repeats"}
     for name, value in values.items():
         if value is None:
             continue
-        kinds: tuple[type, ...] = (
-            (int,) if name in whole else (str,) if name in ("objective", "start", "precision") else (int, float)
-        )
-        if not isinstance(value, kinds) or isinstance(value, bool):
-            wanted = "a whole number" if kinds == (int,) else "text" if kinds == (str,) else "a number"
+        kinds, wanted = KINDS.get(name, ((int, float), "a number"))
+        if not isinstance(value, kinds) or isinstance(value, bool) != (kinds == (bool,)):
             raise UserError(f"recipe {recipe.name}: {name} must be {wanted}, got {value!r}.")
 
 
