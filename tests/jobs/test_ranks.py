@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 from safetensors.torch import load_file
 
+from hosts import ADDRESSES, two_hosts
 from ranks import torchrun
 from shared import ROOT
 
@@ -236,4 +237,24 @@ def test_ctrl_c_ends_all_ranks_after_a_whole_step(data: Path, whole: Path, tmp_p
     assert process.returncode != 0
     done = alone("-m", "vitkit", "pretrain", "--resume", str(run))
     assert done.returncode == 0, done.stderr
+    assert_same_run(run, whole)
+
+
+def test_two_hosts_have_the_losses_of_one_process(data: Path, whole: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    environment = {
+        **os.environ, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "eth0",
+        "TP_SOCKET_IFNAME": "eth0",
+    }  # fmt: skip
+    with two_hosts() as hosts:
+        processes = [
+            subprocess.Popen(
+                ["ip", "netns", "exec", host, sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1",
+                 f"--node-rank={number}", f"--master-addr={ADDRESSES[0]}", "--master-port=29511", *command(data, run)],
+                env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            )
+            for number, host in enumerate(hosts)
+        ]  # fmt: skip
+        told = [process.communicate(timeout=120) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], told
     assert_same_run(run, whole)
