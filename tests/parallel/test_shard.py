@@ -58,6 +58,52 @@ with session(60, print) as world:
         assert json.loads((tmp_path / f"rank-{rank}.json").read_text()) < 1e-6
 
 
+OBJECTIVES = """
+import dataclasses
+from vitkit.data.loader import Batch
+from vitkit.objectives.distill import Distill
+from vitkit.objectives.masked_patch import MaskedPatches
+def build(kind):
+    if kind == "masked":
+        objective = MaskedPatches(0, (0.5,) * 3, (0.5,) * 3)
+        torch.manual_seed(0)
+        return objective.build(fresh()), objective
+    two = dataclasses.replace(config, distilled=True, registers=1)
+    model = VisionTransformer(two)
+    model.init_weights(0)
+    return model, Distill(fresh(), "soft")
+"""
+
+
+@pytest.mark.parametrize("kind", ["masked", "distilled"])
+def test_every_objective_has_the_loss_and_gradient_of_one_process_when_sharded(kind: str, tmp_path: Path) -> None:
+    done = on_ranks(
+        2,
+        TRAINING
+        + OBJECTIVES
+        + f"""
+def step(model, objective, places, count):
+    batch = Batch(images[places], labels[places], torch.tensor(places))
+    loss = objective.loss(model, batch) * len(places) / count
+    loss.backward()
+    return loss.item()
+with session(60, print) as world:
+    (model, objective), (alone, _) = build({kind!r}), build({kind!r})
+    shard(model, [m for m in model.modules() if type(m).__name__ == "Block"], world)
+    (loss,) = world.sum([step(model, objective, list(world.part(8)), 8)])
+    expected = step(alone, objective, list(range(8)), 8)
+    whole = full_weights({{name: p.grad for name, p in model.named_parameters() if p.grad is not None}})
+    wanted = {{name: p.grad for name, p in alone.named_parameters() if p.grad is not None}}
+    assert whole.keys() == wanted.keys()
+    keep(world, [loss - expected, max((whole[name] - wanted[name]).abs().max().item() for name in wanted)])
+""",
+        tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    for rank in range(2):
+        assert max(map(abs, json.loads((tmp_path / f"rank-{rank}.json").read_text()))) < 1e-6
+
+
 def test_parts_that_two_ranks_wrote_are_read_by_one_and_by_three(tmp_path: Path) -> None:
     written = on_ranks(
         2,

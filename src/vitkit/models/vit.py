@@ -452,6 +452,10 @@ class VisionTransformer(nn.Module):
         assert self.head_dist is not None
         return self.head(self.represent(features)), self.head_dist(self._pool(features, token=1))
 
+    def both_logits(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """`both_heads` of images (B, C, H, W)."""
+        return self.both_heads(self.forward_features(images))
+
     def init_weights(self, seed: int, head_bias: float = 0.0) -> None:
         """Initialise every parameter as the reference does, with a zero head of bias ``head_bias``."""
         initialise(self, seed)

@@ -57,7 +57,7 @@ class Distill:
             taught = self.teacher(images).float()
         inner = getattr(module, "module", module)  # of a module that torch's data parallelism wrapped
         if isinstance(inner, VisionTransformer) and inner.head_dist is not None:
-            own, learner = (logits.float() for logits in inner.both_heads(inner.forward_features(batch.images)))
+            own, learner = (logits.float() for logits in inner.both_logits(batch.images))
         else:
             own = learner = module(batch.images).float()
         labelled = cross_entropy(own, batch.labels, self.smoothing)

@@ -25,13 +25,15 @@ def shard(model: nn.Module, blocks: Iterable[nn.Module], world: World) -> None:
     All ranks must have the same weights. Gradients are summed over ranks, not averaged.
     """
     from torch.distributed.device_mesh import init_device_mesh
-    from torch.distributed.fsdp import FSDPModule, fully_shard
+    from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
 
     kind = next(model.parameters()).device.type
     mesh = init_device_mesh(kind, (world.size,))
     inner = list(blocks)
     for module in (*inner, model):
         fully_shard(module, mesh=mesh)
+    if hasattr(model, "both_logits"):  # the other way, beside forward, into a Vision Transformer
+        register_fsdp_forward_method(model, "both_logits")
     for module in (*inner, model):
         assert isinstance(module, FSDPModule)
         module.set_gradient_divide_factor(1.0)

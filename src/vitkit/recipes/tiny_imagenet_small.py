@@ -18,17 +18,17 @@ __all__ = ["RECIPES"]
 
 SUPERVISED = Recipe(
     name="tiny_imagenet_small",
-    title="width 96, depth 6 on Tiny-ImageNet at 32 pixels, 10 epochs",
+    title="width 96, depth 6 on Tiny-ImageNet at 32 pixels, 6 epochs",
     data="Tiny-ImageNet, 100,000 training and 10,000 validation images of 32 x 32 pixels",
     images=100_000,
     model=ViTConfig(
         embed_dim=96, depth=6, num_heads=3, mlp_dim=384, patch_size=(4, 4), image_size=(32, 32), num_classes=200,
         cls_token=False, pool="mean", gelu="erf",
     ),
-    epochs=10.0,
+    epochs=6.0,
     batch_size=256,
     optim=OptimConfig(lr=2e-3, weight_decay=0.05),
-    augment=Augment(crop_area=0.5, flip=True),
+    augment=Augment(crop_area=0.8, flip=True),
     preprocess=Preprocess((32, 32), fit="squash"),
 )  # fmt: skip
 
