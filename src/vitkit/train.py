@@ -211,11 +211,14 @@ def step_once(
     own = _backward_that_fits(state, config, objective, batch, world)
     (loss,) = world.sum([own])
     norm = clip_gradients(state.model.parameters(), config.optim) if math.isfinite(loss) else math.nan
-    if math.isfinite(own) and not math.isfinite(loss):
-        raise NotFiniteError(f"the loss of another rank became {loss} at step {state.step + 1}.", state.step + 1, "")
     if not math.isfinite(norm):
         losses = _losses(state, config, objective, batch, world)
-        raise explain(state.model, batch, losses, loss=own, norm=norm, step=state.step + 1, lr=lr)
+        fault = explain(state.model, batch, losses, loss=own, norm=norm, step=state.step + 1, lr=lr)
+        if math.isfinite(own) and not math.isfinite(
+            loss
+        ):  # it has computed again only for the others to find their fault
+            fault = NotFiniteError(f"the loss of another rank became {loss} at step {fault.step}.", fault.step, "")
+        raise fault
     state.optimiser.step()
     if state.ema:
         state.ema.update(state.model)

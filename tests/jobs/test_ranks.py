@@ -182,6 +182,73 @@ def test_a_rank_that_sleeps_is_named_and_the_checkpoint_stays(data: Path, tmp_pa
     assert (run / "checkpoints" / "step-3.json").exists()
 
 
+MEMORY = """
+import os, sys
+import torch
+from vitkit.objectives.classify import Classify
+from vitkit.cli.main import main
+loss, calls = Classify.loss, []
+def short(self, module, batch):
+    calls.append(len(batch.labels))
+    if os.environ["RANK"] == "1" and len(calls) == 5:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+    return loss(self, module, batch)
+Classify.loss = short
+sys.exit(main())
+"""
+
+
+def test_a_rank_out_of_memory_has_all_ranks_do_the_step_again(data: Path, whole: Path, tmp_path: Path) -> None:
+    script, run = tmp_path / "memory.py", tmp_path / "run"
+    script.write_text(MEMORY)
+    done = torchrun(2, str(script), *command(data, run)[2:])
+    assert done.returncode == 0, done.stderr
+    assert "out of memory at step 5 with 6 images at a time; from here on 3 at a time, with the same 12" in done.stderr
+    assert_same_run(run, whole)
+
+
+def test_a_rank_out_of_memory_with_a_part_of_the_model_says_what_to_change(data: Path, tmp_path: Path) -> None:
+    script, run = tmp_path / "memory.py", tmp_path / "run"
+    script.write_text(MEMORY)
+    done = torchrun(2, str(script), *command(data, run, "--parallel", "fsdp2", "--rank-timeout", "8s")[2:])
+    assert done.returncode != 0
+    assert (
+        "rank 1 ran out of memory at step 5 with 6 images at a time. Halve microbatch_size in the run's plan.json"
+        in done.stderr
+    )
+    assert (run / "checkpoints" / "step-3.json").exists()
+
+
+NOT_A_NUMBER = """
+import os, sys
+import torch
+from vitkit.jobs import pretrain
+from vitkit.cli.main import main
+start = pretrain.start
+def spoilt(module, *others, **named):
+    state = start(module, *others, **named)
+    def nan(_, inputs, output):
+        return output * float("nan") if os.environ["RANK"] == "1" and state.step == 4 else output
+    module.blocks[1].mlp.fc1.register_forward_hook(nan)
+    return state
+pretrain.start = spoilt
+sys.exit(main())
+"""
+
+
+@pytest.mark.parametrize("kind", ["ddp", "fsdp2"])
+def test_what_is_not_a_number_on_one_rank_is_named_by_it(kind: str, data: Path, tmp_path: Path) -> None:
+    script, run = tmp_path / "nan.py", tmp_path / "run"
+    script.write_text(NOT_A_NUMBER)
+    done = torchrun(2, str(script), *command(data, run, "--parallel", kind)[2:])
+    assert done.returncode != 0
+    assert "the loss became nan at step 5" in done.stderr
+    assert "First not finite: the output of blocks.1.mlp.fc1" in done.stderr
+    assert "the loss of another rank became nan at step 5." in done.stderr
+    assert (run / "nonfinite-step-5-rank-1.safetensors").exists()
+    assert (run / "checkpoints" / "step-3.json").exists()
+
+
 OTHER_DATA = """
 import os, sys
 from vitkit.cli.main import main
