@@ -151,6 +151,8 @@ def test_a_killed_rank_is_replaced_and_the_run_goes_on(kind: str, data: Path, wh
     script.write_text(DIES)
     done = torchrun(2, str(script), *command(data, run, "--parallel", kind)[2:], restarts=1)
     assert done.returncode == 0, done.stderr
+    assert "rank 0 lost another rank, whose own message says why" in done.stderr
+    assert "a bug in vitkit" not in done.stderr
     assert "resume    from step 3 of 6" in done.stdout
     assert_same_run(run, whole)
 

@@ -10,8 +10,9 @@ import torch
 
 from ranks import on_ranks
 from vitkit.config import UserError
+from vitkit.parallel.launch import launched_rank
 from vitkit.parallel.watchdog import EXIT_CODE, missing_ranks
-from vitkit.parallel.world import ALONE, World, launched_rank, session
+from vitkit.parallel.world import ALONE, World, session
 
 
 def test_one_process_is_a_world_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,6 +32,7 @@ from vitkit.cli.options import (
     strict,
 )
 from vitkit.config import UserError, did_you_mean
+from vitkit.parallel.launch import launched_rank
 
 __all__ = ["cli", "main"]
 
@@ -266,7 +267,19 @@ for _command in (checkpoints.convert, checkpoints.models, checkpoints.verify, tr
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit code."""
+    """Run the command line and return its exit code; one of several ranks ends here."""
+    code = _run(arguments)
+    if launched_rank() is not None:
+        # The threads of a process group whose model is still referenced can abort a finished process as it is torn down.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    return code
+
+
+def _run(arguments: Sequence[str] | None) -> int:
+    rank = launched_rank()
+    name = f"vit, rank {rank}" if rank else "vit"
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="surrogateescape")  # file names need not be UTF-8
@@ -280,20 +293,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         error.show()
         return 2
     except UserError as error:
-        print(f"vit: {error}", file=sys.stderr)
+        print(f"{name}: {error}", file=sys.stderr)
         return 1
     except (KeyboardInterrupt, click.Abort):
-        print("vit: interrupted", file=sys.stderr)
+        print(f"{name}: interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader of our output went away, as `| head` does
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - the interpreter flushes it at exit
         return 0
     except OSError as error:  # a full disk, a file-size limit, a folder that may not be written
         where = f" {error.filename}" if error.filename else " the output"
-        print(f"vit: cannot use{where}: {error.strerror or error}.", file=sys.stderr)
+        print(f"{name}: cannot use{where}: {error.strerror or error}.", file=sys.stderr)
         return 1
     except Exception as error:
-        print(f"vit: a bug in vitkit: {type(error).__name__}: {error}\n{_trace()}", file=sys.stderr)
+        print(f"{name}: a bug in vitkit: {type(error).__name__}: {error}\n{_trace()}", file=sys.stderr)
         return 70
 
 

@@ -30,7 +30,7 @@ from vitkit.finetuning.plan import make_plan
 from vitkit.finetuning.probe import run_probe
 from vitkit.finetuning.release import check_earlier, finish, probe_candidate, release, tuned_candidate
 from vitkit.finetuning.training import run_training
-from vitkit.parallel.world import launched_rank
+from vitkit.parallel.launch import launched_rank
 from vitkit.planning import check_budget, is_pretrain_plan
 from vitkit.runfolder import check_free, claimed, write_arguments
 

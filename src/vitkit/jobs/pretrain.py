@@ -29,8 +29,9 @@ from vitkit.engines.eager import EagerEngine
 from vitkit.evals.scoring import outputs_of, rows, score_samples
 from vitkit.evals.tasks import make_task
 from vitkit.models.vit import VisionTransformer, ViTConfig
+from vitkit.parallel.launch import is_restart, launched_rank
 from vitkit.parallel.shard import KINDS, full_weights
-from vitkit.parallel.world import ALONE, PATIENCE, World, is_restart, launched_rank, session
+from vitkit.parallel.world import ALONE, PATIENCE, World, session
 from vitkit.pretraining.arguments import PretrainArguments, read_pretrain_arguments
 from vitkit.pretraining.data import RecipeData, batches_of, fingerprint, read_recipe_data
 from vitkit.pretraining.model import backbone_weights, check_start, first_model, released, with_objective

@@ -18,11 +18,13 @@ from torch import Tensor
 from torch.distributed.rendezvous import rendezvous
 
 from vitkit.config import UserError
+from vitkit.parallel.launch import attempt, launched_rank
 from vitkit.parallel.watchdog import Watchdog
 
-__all__ = ["ALONE", "PATIENCE", "World", "is_restart", "launched_rank", "session"]
+__all__ = ["ALONE", "PATIENCE", "World", "session"]
 
 PATIENCE = 600.0  # seconds that ranks wait for another one before the run is ended
+LOST = ("gloo", "Connection closed by peer", "Connection reset by peer", "NCCL")  # words of torch's own errors
 LONGEST = timedelta(hours=24)  # of one exchange; the watchdog, which can name who is missing, ends the run long before
 
 
@@ -135,31 +137,23 @@ class World:
 ALONE = World()
 
 
-def launched_rank() -> int | None:
-    """This process's rank as torchrun told it; None where it was not started by torchrun, or is the only one."""
-    size = os.environ.get("WORLD_SIZE", "1")
-    if "RANK" not in os.environ or "MASTER_ADDR" not in os.environ or size == "1":
-        return None
-    return int(os.environ["RANK"])
-
-
-def is_restart() -> bool:
-    """Has torchrun started this run's ranks before, and one of them ended?"""
-    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
-
-
 @contextlib.contextmanager
 def session(patience: float, report: Callable[[str], None]) -> Iterator[World]:
     """The world that torchrun started, or a world of one; ``report`` prints what the watchdog found.
 
     Args:
         patience: seconds after which ranks that wait for another one end the run and say for whom they waited.
+
+    Raises:
+        UserError: another rank ended in the middle of an exchange.
     """
     if launched_rank() is None:
         yield ALONE
         return
     store, rank, size = next(rendezvous("env://"))
     store.set_timeout(LONGEST)
+    # The store may live through a restart, with the addresses of ranks that have ended.
+    store = _prefixed(f"attempt-{attempt()}", store)
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
@@ -170,6 +164,13 @@ def session(patience: float, report: Callable[[str], None]) -> Iterator[World]:
         yield world
         # Ranks leave together: a process group that is taken down while another rank still uses it fails there.
         world.wait("the end")
+    except RuntimeError as error:
+        if not any(word in str(error) for word in LOST):
+            raise
+        raise UserError(
+            f"rank {rank} lost another rank, whose own message says why ({str(error).splitlines()[0]:.120}). --resume goes on "
+            "from the last checkpoint; torchrun --max-restarts does so by itself."
+        ) from None
     finally:
         watchdog.stop()
         dist.destroy_process_group()
