@@ -183,8 +183,8 @@ class _FileSystem:
     def __init__(self, url: str) -> None:
         protocol = urlsplit(url).scheme
         try:
-            import fsspec  # type: ignore[import-untyped]
-            from fsspec.registry import known_implementations  # type: ignore[import-untyped]
+            import fsspec
+            from fsspec.registry import known_implementations
         except ImportError:
             raise UserError(f"{shown_url(url)} needs fsspec: pip install fsspec{_package(protocol)}.") from None
         if protocol not in fsspec.available_protocols():

@@ -11,6 +11,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from vitkit.config import UserError
 from vitkit.parallel.world import World
 
 __all__ = ["KINDS", "fill", "full", "full_weights", "is_sharded", "shard", "sum_gradients", "syncs"]
@@ -23,10 +24,17 @@ def shard(model: nn.Module, blocks: Iterable[nn.Module], world: World) -> None:
     """Leave on each rank its part of every tensor, in place; ``blocks`` are gathered one at a time as they are needed.
 
     All ranks must have the same weights. Gradients are summed over ranks, not averaged.
+
+    Raises:
+        UserError: a PyTorch that cannot.
     """
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
 
+    if not hasattr(FSDPModule, "set_force_sum_reduction_for_comms"):
+        raise UserError(
+            f"parts of a model on each rank need torch 2.9 or newer, and {torch.__version__} is installed: take ddp."
+        )
     kind = next(model.parameters()).device.type
     mesh = init_device_mesh(kind, (world.size,))
     inner = list(blocks)
