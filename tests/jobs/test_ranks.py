@@ -158,12 +158,13 @@ def test_a_killed_rank_is_replaced_and_the_run_goes_on(kind: str, data: Path, wh
 
 
 SLEEPS = """
-import sys, time
+import signal, sys, time
 from vitkit.parallel.world import World
 from vitkit.cli.main import main
 arrive = World.arrive
 def sleep(self, label):
     if label == "step 5" and self.rank == 1:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # or torchrun, ending it, waits half a minute for the end of the step
         time.sleep(100)
     arrive(self, label)
 World.arrive = sleep

@@ -130,7 +130,7 @@ def test_a_run_out_of_memory_at_step_5_has_the_losses_of_one_that_was_not(job: J
     assert f"warning: out of memory at step 5 with {size} images at a time; from here on " in job.said
     assert losses(run) == pytest.approx(losses(whole), abs=1e-5)
     newest = max((run / "checkpoints").glob("*.json"), key=lambda path: int(path.stem[5:]))
-    assert json.loads(newest.read_text())["microbatch_size"] == {4: 2, 6: 3}[size]
+    assert json.loads(newest.read_text())["microbatch_size"] == {8: 2, 6: 3}[size]
 
 
 def test_the_smaller_size_is_what_a_resumed_run_goes_on_with(job: Job, tmp_path: Path) -> None:
