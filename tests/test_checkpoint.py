@@ -275,3 +275,43 @@ def test_a_checkpoint_of_another_model_is_refused(folder: Path) -> None:
     save_file({"x": torch.zeros(1)}, folder / "step-9.safetensors")
     (folder / "step-x.json").write_text("{}")  # not ours
     assert last_step(folder) == 4
+
+
+@pytest.fixture
+def parts(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The checkpoint of step 6 in `folder` is as ranks write it that have parts of the model."""
+    monkeypatch.setattr(checkpoint, "is_sharded", lambda _: True)
+    state = fresh()
+    load_checkpoint(folder, state)
+    save_checkpoint(folder, stepped(state, 6))
+    monkeypatch.undo()
+    return folder
+
+
+def test_parts_are_read_by_a_whole_model_and_goes_on_alike(parts: Path) -> None:
+    assert names(parts) == ["step-4.json", "step-4.safetensors", "step-6", "step-6.json"]
+    state = fresh()
+    load_checkpoint(parts, state)
+    wanted = stepped(fresh(), 6)
+    assert state.step == 6
+    for name, tensor in stepped(wanted, 8).current_weights().items():
+        assert torch.equal(tensor, stepped(state, 8).current_weights()[name])
+
+
+def test_a_damaged_part_is_named_and_following_the_advice_goes_on(parts: Path) -> None:
+    (shard,) = (parts / "step-6").iterdir()
+    shard.write_bytes(shard.read_bytes()[:-50])
+    with pytest.raises(
+        UserError, match=r"is cut short: .*The previous checkpoint, of step 4, is whole: remove "
+    ) as caught:
+        load_checkpoint(parts, fresh())
+    advised = Path(re.search(r"remove (\S+) and resume again", str(caught.value))[1])  # type: ignore[index]
+    advised.unlink()
+    state = fresh()
+    load_checkpoint(parts, state)
+    assert state.step == 4
+    save_checkpoint(parts, stepped(state, 6))  # beside the folder that is no checkpoint any more
+    again = fresh()
+    load_checkpoint(parts, again)
+    assert again.step == 6
+    assert names(parts) == ["step-4.json", "step-4.safetensors", "step-6.json", "step-6.safetensors"]

@@ -91,15 +91,20 @@ def save_checkpoint(folder: Path, state: TrainState, world: World = ALONE) -> No
     if world.main:
         for left in folder.glob("*.partial"):  # of a process that was killed; they may fill the disk
             _remove(left)
-        new.unlink(missing_ok=True)  # of the same step, where its tensors were damaged
+        for old in (
+            new,
+            new.with_suffix(""),
+            new.with_suffix(".safetensors"),
+        ):  # of this step, damaged or never finished
+            _remove(old)
     if is_sharded(state.model):
         written = _write_parts(new.with_suffix(""), _tensors(state), world)
-    else:
-        written = _write_whole(new.with_suffix(".safetensors"), _tensors(state)) if world.main else {}
-    if world.main:
-        write_json(new, written | _facts(state))
-        _keep_newest(folder)
-    world.wait("the checkpoint")
+    with world.first_alone("the checkpoint"):
+        if world.main:
+            if not is_sharded(state.model):
+                written = _write_whole(new.with_suffix(".safetensors"), _tensors(state))
+            write_json(new, written | _facts(state))
+            _keep_newest(folder)
 
 
 def _tensors(state: TrainState) -> dict[str, Tensor]:
@@ -174,7 +179,11 @@ def load_checkpoint(folder: Path, state: TrainState, world: World = ALONE) -> No
     if not found:
         raise UserError(f"{folder} holds no whole checkpoint: its tensors are gone. Remove it to begin again.")
     newest = found[0]
-    if problem := world.share(_problem(folder, found) if world.main else "", "the checkpoint"):
+    problem = ""
+    with world.first_alone("the check of the checkpoint"):
+        if world.main:
+            problem = _problem(folder, found)
+    if problem := world.share(problem, "the checkpoint"):
         raise UserError(problem)
     facts: Mapping[str, Any] = read_json(newest.facts)
     tensors = _read(newest.tensors, state)
@@ -282,7 +291,7 @@ def _offer(folder: Path, found: list[_Saved]) -> str:
                 f"The previous checkpoint, of step {saved.step}, is whole: remove {' and '.join(damaged)} and resume again "
                 "to go on from there."
             )
-        damaged.append(shlex.quote(str(damage.path)))
+        damaged.append(shlex.quote(str(damage.path if damage.path.parent == folder else saved.facts)))
     return f"No other checkpoint is whole: remove {shlex.quote(str(folder))} and resume again to begin from the first step."
 
 

@@ -30,8 +30,7 @@ class NotFiniteError(UserError):
 def _is_finite(value: object) -> bool:
     """Are all numbers of a tensor, or of the tensors in a tuple or list, finite?"""
     if isinstance(value, Tensor):
-        # of a tensor that ranks share, this one's part
-        part: Tensor = value.to_local() if hasattr(value, "to_local") else value
+        part = _own(value)
         return not part.is_floating_point() or bool(part.isfinite().all())
     return all(map(_is_finite, value)) if isinstance(value, (tuple, list)) else True
 
@@ -66,6 +65,12 @@ def explain(
         step,
         change,
     )
+
+
+def _own(tensor: Tensor) -> Tensor:
+    """This rank's part of a tensor that ranks share; another one as it is."""
+    part: Tensor = tensor.to_local() if hasattr(tensor, "to_local") else tensor
+    return part
 
 
 def bad_weight(model: nn.Module) -> str:
@@ -114,8 +119,6 @@ def _bad_output(model: nn.Module, losses: Iterable[Tensor]) -> str:
         for loss in losses:
             if not found and not _is_finite(loss):
                 found.append("the loss itself")
-            if found:
-                break
     finally:
         for handle in handles:
             handle.remove()
@@ -128,5 +131,6 @@ def _bad_gradient(model: nn.Module) -> str:
     for name, gradient in reversed(gradients):
         if not _is_finite(gradient):
             return f"the gradient of {name}"
-    name, gradient = max(gradients, key=lambda pair: float(pair[1].abs().max()))
-    return f"the norm of all gradients; the largest value, {float(gradient.abs().max()):.2g}, is in that of {name}"
+    sizes = [(float(part.abs().max()), name) for name, gradient in gradients if (part := _own(gradient)).numel()]
+    largest, name = max(sizes)
+    return f"the norm of all gradients; the largest value, {largest:.2g}, is in that of {name}"

@@ -19,6 +19,7 @@ from vitkit.config import UserError, from_dict, read_json
 from vitkit.console import duration
 from vitkit.data.loader import Batch
 from vitkit.optim import OptimConfig
+from vitkit.parallel.launch import ranks_here
 from vitkit.train import Objective, TrainConfig, start, step_once
 
 __all__ = [
@@ -36,7 +37,8 @@ LEAST_TRIED, MOST_TRIED = 2, 40  # steps; the first is not timed
 
 def free_memory() -> int:
     """Bytes that training may plan with."""
-    free = torch.cuda.mem_get_info()[0] if torch.cuda.is_available() else psutil.virtual_memory().available
+    shared = psutil.virtual_memory().available // ranks_here()
+    free = torch.cuda.mem_get_info()[0] if torch.cuda.is_available() else shared
     return int(MEMORY_SHARE * free)
 
 

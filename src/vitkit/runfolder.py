@@ -10,10 +10,10 @@ from typing import Any
 
 from vitkit.config import UserError, write_file, write_json
 
-__all__ = ["check_free", "claimed", "left_nothing", "not_begun", "write_arguments"]
+__all__ = ["began_by", "check_free", "claimed", "left_nothing", "not_begun", "write_arguments"]
 
-ARGUMENTS, COMMAND, LOCK = "arguments.json", "command.txt", ".lock"
-FIRST = {ARGUMENTS, COMMAND, LOCK}  # what a run writes before it has read its data
+ARGUMENTS, COMMAND, LOCK, LAUNCH = "arguments.json", "command.txt", ".lock", ".launch"
+FIRST = {ARGUMENTS, COMMAND, LOCK, LAUNCH}  # what a run writes before it has read its data
 
 
 def left_nothing(run: Path) -> bool:
@@ -41,14 +41,25 @@ def not_begun(run: Path) -> str:
     return " There is nothing to go on with: if it was stopped in its first moments, give its first command again."
 
 
-def write_arguments(run: Path, arguments: Mapping[str, Any], command: str) -> None:
+def write_arguments(run: Path, arguments: Mapping[str, Any], command: str, launch: str = "") -> None:
     """Store what a run was asked; with the last file of it the run can be resumed.
+
+    ``launch`` names the start of several ranks, see `began_by`.
 
     Raises:
         UserError: the folder cannot be written.
     """
+    if launch:
+        write_file(run / LAUNCH, launch.encode())
     write_file(run / COMMAND, (command + "\n").encode("utf-8", "surrogateescape"))
     write_json(run / ARGUMENTS, arguments)
+
+
+def began_by(run: Path) -> str:
+    """Which start of several ranks began the run in this folder; empty where none did."""
+    if not ((run / LAUNCH).is_file() and (run / ARGUMENTS).is_file()):
+        return ""
+    return (run / LAUNCH).read_text(encoding="utf-8")
 
 
 @contextlib.contextmanager

@@ -254,12 +254,13 @@ def _backward_that_fits(
                     f"rank {world.rank} ran out of memory at step {state.step + 1} with {state.microbatch_size} images at "
                     "a time. Halve microbatch_size in the run's plan.json and --resume; the results stay the same."
                 ) from None
+        world.arrive(f"the end of step {state.step + 1}'s passes")
         if not world.any(loss is None):
             assert loss is not None
             sum_gradients(state.model, world)
             return loss
         # Here, after the except block, the error is gone, and with it the frames that kept the activations alive.
-        size = min(state.microbatch_size, len(batch.labels))
+        size = min(state.microbatch_size, max(len(batch.labels), -(-config.batch_size // world.size)))
         state.model.zero_grad(set_to_none=True)
         gc.collect()
         if torch.cuda.is_available():
@@ -347,10 +348,13 @@ class Measured:
     seconds: float  # of a whole step at that size
 
 
-def measure(model: nn.Module, config: TrainConfig, objective: Objective, batch: Batch, memory_bytes: int) -> Measured:
+def measure(
+    model: nn.Module, config: TrainConfig, objective: Objective, batch: Batch, memory_bytes: int, shares: int = 1
+) -> Measured:
     """Measure a step on a copy of the model: what it keeps in memory, and how long it takes.
 
-    Memory is counted, not sampled, so equal runs on equal machines choose alike.
+    Memory is counted, not sampled, so equal runs on equal machines choose alike. ``shares``: how many ranks divide weights,
+    gradients, moments and averages among them; the copy that is measured is whole.
 
     Raises:
         UserError: not even one image fits into ``memory_bytes``.
@@ -375,7 +379,7 @@ def measure(model: nn.Module, config: TrainConfig, objective: Objective, batch: 
     activations = sum(size for pointer, size in kept.items() if pointer not in own) // len(few.labels)
     weights = sum(p.numel() * p.element_size() for p in state.model.parameters())
     trained = sum(p.numel() * p.element_size() for p in state.model.parameters() if p.requires_grad)
-    fixed = weights * (3 if state.ema else 2) + 3 * trained
+    fixed = (weights * (3 if state.ema else 2) + 3 * trained) // shares
     micro = config.batch_size
     while micro > 1 and fixed + 2 * activations * micro > memory_bytes:  # twice: gradients and temporaries
         micro = -(-micro // 2)

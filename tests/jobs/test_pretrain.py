@@ -43,7 +43,9 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def weights(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny pre-trained model, of patches of 4 pixels at 32 x 32."""
-    return pretrain("cifar10_small", data=data, out=tmp_path_factory.mktemp("w") / "run", settings=SMALL, workers=0).bundle
+    return pretrain(
+        "cifar10_small", data=data, out=tmp_path_factory.mktemp("w") / "run", settings=SMALL, workers=0
+    ).bundle
 
 
 def small(recipe: Any, **more: Any) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -179,10 +180,50 @@ def test_a_rank_that_sleeps_is_named_and_the_checkpoint_stays(data: Path, tmp_pa
     done = torchrun(2, str(script), *command(data, run, "--rank-timeout", "5s")[2:], seconds=80)
     assert done.returncode != 0
     assert "rank 1 (process" in done.stderr
-    assert "did not come to step 5 within" in done.stderr
+    assert "did not come to the end of step 5's passes within" in done.stderr
     assert "--resume goes on from the last checkpoint" in done.stderr
     assert time.monotonic() - began < 70
     assert (run / "checkpoints" / "step-3.json").exists()
+
+
+SLEEPS_INSIDE = """
+import signal, sys, time
+from vitkit.objectives.classify import Classify
+from vitkit.cli.main import main
+import os
+loss, calls = Classify.loss, []
+def sleep(self, module, batch):
+    calls.append(0)
+    if os.environ["RANK"] == "1" and len(calls) == 5:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        time.sleep(100)
+    return loss(self, module, batch)
+Classify.loss = sleep
+sys.exit(main())
+"""
+
+
+def test_a_rank_that_hangs_inside_a_step_is_named(data: Path, tmp_path: Path) -> None:
+    script, run = tmp_path / "sleeps.py", tmp_path / "run"
+    script.write_text(SLEEPS_INSIDE)
+    done = torchrun(2, str(script), *command(data, run, "--rank-timeout", "5s")[2:], seconds=80)
+    assert done.returncode != 0
+    assert "rank 1 (process" in done.stderr
+    assert "did not come to the end of step 5's passes within" in done.stderr
+
+
+def test_another_command_for_the_same_folder_is_refused_at_every_restart(
+    data: Path, whole: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(whole, run)
+    (run / "report.json").unlink()
+    before = (run / "metrics.jsonl").read_bytes()
+    done = torchrun(2, *command(data, run, "--rank-timeout", "5s"), "optim.lr=0.02", restarts=1)
+    assert done.returncode != 0
+    assert done.stderr.count(f"{run} already exists. Choose another --out") == 2
+    assert (run / "metrics.jsonl").read_bytes() == before
+    assert "--budget is measured in one process" in torchrun(2, *command(data, tmp_path / "b", "--budget", "9m")).stderr
 
 
 MEMORY = """

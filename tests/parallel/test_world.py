@@ -11,7 +11,7 @@ import torch
 from ranks import on_ranks
 from vitkit.config import UserError
 from vitkit.parallel.launch import launched_rank
-from vitkit.parallel.watchdog import EXIT_CODE, missing_ranks
+from vitkit.parallel.watchdog import EXIT_CODE, Place, missing_ranks
 from vitkit.parallel.world import ALONE, World, session
 
 
@@ -111,5 +111,71 @@ def test_the_rank_that_sleeps_is_named_within_the_patience(tmp_path: Path) -> No
 
 
 def test_the_furthest_ranks_wait_for_the_others() -> None:
-    assert missing_ranks([4, 4, 3, 4, 2]) == [2, 4]
-    assert missing_ranks([4, 4]) == []
+    def places(*reached: int, busy: int = -1) -> list[Place]:
+        return [Place(count, rank == busy, "host", "1", "here") for rank, count in enumerate(reached)]
+
+    assert missing_ranks(places(4, 4, 3, 4, 2)) == [2, 4]
+    assert missing_ranks(places(4, 4)) == []
+    assert missing_ranks(places(3, 4, busy=0)) == []  # it works alone, as was agreed
+
+
+def test_ranks_meet_though_the_store_holds_what_earlier_ones_left(tmp_path: Path) -> None:
+    done = on_ranks(
+        2,
+        """
+        from torch.distributed.rendezvous import rendezvous
+        store, rank, size = next(rendezvous("env://"))
+        store.set("join/1", "of a rank that has ended")
+        store.set("table", '["old", "of a rank that has ended"]')
+        store.set("old/go", "1")
+        os.environ["TORCHELASTIC_RESTART_COUNT"] = str(rank)  # agents of several machines may count differently
+        with session(60, print) as world:
+            keep(world, world.sum([1.0]))
+        """,
+        tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    assert [json.loads((tmp_path / f"rank-{rank}.json").read_text()) for rank in range(2)] == [[2.0], [2.0]]
+
+
+def test_a_rank_that_never_comes_is_named(tmp_path: Path) -> None:
+    done = on_ranks(
+        2,
+        """
+        import time
+        if os.environ["RANK"] == "1":
+            time.sleep(30)
+        from vitkit.config import UserError
+        try:
+            with session(4, print):
+                pass
+        except UserError as error:
+            print("REPORT", error, flush=True)
+            sys.exit(1)
+        """,
+        tmp_path,
+        seconds=60,
+    )
+    assert done.returncode != 0
+    assert "REPORT rank 1 did not come to the start within 4 s: start every part of the run" in done.stdout
+
+
+@pytest.mark.parametrize(("busy", "said"), [(False, "rank 0"), (True, "")])
+def test_a_first_rank_that_works_alone_by_agreement_is_waited_for(busy: bool, said: str, tmp_path: Path) -> None:
+    done = on_ranks(
+        2,
+        f"""
+        import contextlib, time
+        with session(2, lambda text: print("REPORT", text, flush=True)) as world:
+            world.wait("both")
+            with world.first_alone("the plan") if {busy} else contextlib.nullcontext():
+                if world.main:
+                    time.sleep(4)
+            world.wait("after it")
+        """,
+        tmp_path,
+        seconds=60,
+    )
+    assert (done.returncode == 0) == busy
+    assert ("REPORT" in done.stdout) == bool(said)
+    assert said in done.stdout

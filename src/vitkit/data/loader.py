@@ -41,9 +41,9 @@ class Augmentation(Protocol):
         ...
 
 
-def spare_cores() -> int:
-    """Processes that prepare images while the rest computes: all cores but one, at most 8."""
-    return max(1, min(8, (os.cpu_count() or 1) - 1))
+def spare_cores(shared_by: int = 1) -> int:
+    """Processes that prepare images while the rest computes: all cores but one, at most 8, of a share of the machine."""
+    return max(1, min(8, (os.cpu_count() or 1) // shared_by - 1))
 
 
 class Batch(NamedTuple):

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
+import json
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -17,7 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from vitkit.bundle import Bundle
 from vitkit.checkpoint import has_checkpoint, load_checkpoint
@@ -29,7 +31,7 @@ from vitkit.engines.eager import EagerEngine
 from vitkit.evals.scoring import outputs_of, rows, score_samples
 from vitkit.evals.tasks import make_task
 from vitkit.models.vit import VisionTransformer, ViTConfig
-from vitkit.parallel.launch import is_restart, launched_rank
+from vitkit.parallel.launch import is_restart, launch_name, launched_rank, ranks_here
 from vitkit.parallel.shard import KINDS, full_weights
 from vitkit.parallel.world import ALONE, PATIENCE, World, session
 from vitkit.pretraining.arguments import PretrainArguments, read_pretrain_arguments
@@ -39,7 +41,7 @@ from vitkit.pretraining.plan import WATCHED_TOGETHER, PretrainPlan, check_plan, 
 from vitkit.recipes.book import find_recipe
 from vitkit.recipes.recipe import Recipe, changed
 from vitkit.report import Row, code_fingerprint, versions, write_training_report
-from vitkit.runfolder import check_free, claimed, write_arguments
+from vitkit.runfolder import began_by, check_free, claimed, write_arguments
 from vitkit.runlog import Evaluated, RunLog
 from vitkit.trackers import check_trackers
 from vitkit.train import TrainConfig, start, train
@@ -108,8 +110,6 @@ def pretrain(
         console = Console(out=open(os.devnull, "w"), err=open(os.devnull, "w"))  # noqa: SIM115, until the process ends
     check_trackers(track)
     how = _How(parallel == "fsdp2", rank_timeout, tuple(track))
-    if out is not None and is_restart() and (Path(out) / "arguments.json").exists():
-        recipe, data, out, settings, budget, plan, resume = None, None, None, None, None, None, out
     if resume is not None:
         given = (recipe, data, out, settings or None, budget, plan)
         if any(value is not None for value in given):
@@ -136,23 +136,31 @@ def pretrain(
     if out is None:
         raise UserError("name the folder to write to: --out RUN.")
     run = Path(out)
-    if _writes():
-        check_free(run, "pretrain")
     planned = str(Path(plan).resolve()) if plan is not None and Path(plan).exists() else plan
     arguments = PretrainArguments(
         recipe,
         pinned(data),
         settings,
-        spare_cores() if workers is None else workers,
+        spare_cores(ranks_here()) if workers is None else workers,
         budget,
         None if planned is None else str(planned),
     )
     check_plan(arguments)
     command = command or arguments.as_python()
+    if is_restart(began_by(run)):  # of this very run, by torchrun: it goes on, and another command is refused as ever
+        stored, _ = read_pretrain_arguments(run)
+        if json.dumps(dataclasses.replace(stored, workers=0).to_dict()) == json.dumps(
+            dataclasses.replace(arguments, workers=0).to_dict()
+        ):
+            return pretrain(
+                resume=run, workers=workers, began=began, parallel=parallel, rank_timeout=rank_timeout, track=track,
+                console=console,
+            )  # fmt: skip
     if not _writes():
         return _run(run, arguments, command, began, how, console)
+    check_free(run, "pretrain")
     with claimed(run):
-        write_arguments(run, arguments.to_dict(), command)
+        write_arguments(run, arguments.to_dict(), command, launch_name())
         return _run(run, arguments, command, began, how, console)
 
 
@@ -236,31 +244,55 @@ def _train(
     if unseen := unseen_pixels(model.config):
         console.warn(unseen)
     module, objective = with_objective(recipe, model, data.source.classes, console)
+    _check_alike(module, objective, how, world)
     planned: PretrainPlan | None = None
-    if world.main:
-        planned = make_plan(run, arguments, recipe, data, model.config, module, objective, began, world, console)
+    with world.first_alone("the plan"):
+        if world.main:
+            planned = make_plan(
+                run, arguments, recipe, data, model.config, module, objective, began, world, how.sharded, console
+            )
     plan = plan_from(world.share(planned.to_dict() if planned else None, "the plan"), "the plan").train
-    if how.sharded:
-        _check_rounds(plan, world)
     state = start(module, plan, world, sharded=how.sharded)
     if world.share(has_checkpoint(run / "checkpoints"), "the start"):
         load_checkpoint(run / "checkpoints", state, world)
         console.say(f"resume    from step {state.step} of {plan.steps}")
+    if how.sharded:
+        _check_rounds(plan, state.microbatch_size, world)
     left = range(state.step, plan.steps)
     batches = batches_of(recipe, data, plan.batch_size, left, arguments.workers, world, plan.microbatch_size)
+    resume = f"vit pretrain --resume {run}" + (" --parallel fsdp2, on as many ranks" if how.sharded else "")
     watch = _Watch(recipe, model.config, data, plan, world, console)
-    with RunLog(run, plan, state.step, watch, f"vit pretrain --resume {run}", console, how.track, world) as log:
+    with RunLog(run, plan, state.step, watch, resume, console, how.track, world) as log:
         train(state, plan, objective, batches, log, world)
     return _Trained(data, model.config, plan, full_weights(state.best_weights), log)
 
 
-def _check_rounds(plan: TrainConfig, world: World) -> None:
+def _check_alike(module: nn.Module, objective: Any, how: _How, world: World) -> None:
+    """Refuse to begin where ranks have other weights or teachers under the same names."""
+    if world.size > 1:
+        teacher = getattr(objective, "teacher", None)
+        facts = {
+            "weights": _sign(module),
+            "teacher": _sign(teacher) if teacher else "none",
+            "parallel": str(how.sharded),
+        }
+        world.agree(facts, "the comparison of weights")
+
+
+def _sign(module: nn.Module) -> str:
+    signed = hashlib.sha256()
+    for name, tensor in module.state_dict().items():
+        signed.update(name.encode() + tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return signed.hexdigest()[:12]
+
+
+def _check_rounds(plan: TrainConfig, together: int, world: World) -> None:
     """Ranks that have parts of one model compute together: each must have as many microbatches."""
     parts = [World(rank, world.size).part(plan.batch_size, plan.microbatch_size) for rank in range(world.size)]
-    if len({-(-len(part) // plan.microbatch_size) for part in parts}) > 1:
+    if len({-(-len(part) // together) for part in parts}) > 1:
         raise UserError(
             f"fsdp2 needs as many microbatches on each rank: a batch of {plan.batch_size} in microbatches of "
-            f"{plan.microbatch_size} does not divide so among {world.size} ranks. Choose another batch_size or number of "
+            f"{together} does not divide so among {world.size} ranks. Choose another batch_size or number of "
             "ranks, or --parallel ddp."
         )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-__all__ = ["attempt", "is_restart", "launched_rank"]
+__all__ = ["is_restart", "launch_name", "launched_rank", "ranks_here"]
 
 
 def launched_rank() -> int | None:
@@ -15,11 +15,21 @@ def launched_rank() -> int | None:
     return int(os.environ["RANK"])
 
 
-def attempt() -> int:
-    """How often torchrun has started this run's ranks before."""
-    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
+def launch_name() -> str:
+    """The name of this start of torchrun, the same through its restarts; empty without torchrun."""
+    return os.environ.get("TORCHELASTIC_RUN_ID", "") if launched_rank() is not None else ""
 
 
-def is_restart() -> bool:
-    """Did a rank of this run end, so that torchrun started all of them again?"""
-    return attempt() > 0
+def is_restart(began_by: str) -> bool:
+    """Is this the same start of torchrun as one of that name, whose ranks were started again?
+
+    A name that was not chosen ("none") is shared by all starts on fixed hosts; then torchrun's own count has to say it.
+    """
+    name = launch_name()
+    restarted = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+    return bool(name) and name == began_by and (name != "none" or restarted)
+
+
+def ranks_here() -> int:
+    """Ranks of the run on this machine, which share its memory and processors."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if launched_rank() is not None else 1

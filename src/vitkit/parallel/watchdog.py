@@ -7,12 +7,15 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Protocol
 
-__all__ = ["EXIT_CODE", "Store", "Watchdog", "missing_ranks"]
+__all__ = ["EXIT_CODE", "Place", "Store", "Watchdog", "missing_ranks"]
 
 EXIT_CODE = 75  # temporary failure: torchrun --max-restarts starts the ranks again
+STALLED = (
+    3  # times the patience: so long may ranks that have come equally far, or wait for the first one's own work, take
+)
 
 
 class Store(Protocol):
@@ -23,9 +26,20 @@ class Store(Protocol):
     def check(self, keys: list[str]) -> bool: ...
 
 
-def missing_ranks(arrived: list[int]) -> list[int]:
-    """Ranks that have come less far than the furthest, given how many places each has come to."""
-    return [rank for rank, count in enumerate(arrived) if count < max(arrived)]
+class Place(NamedTuple):
+    """How far a rank has come."""
+
+    reached: int  # places that it has come to
+    busy: bool  # does it work alone while the others wait, as was agreed?
+    host: str
+    process: str
+    label: str
+
+
+def missing_ranks(places: Sequence[Place]) -> list[int]:
+    """Ranks that have come less far than the furthest, and not by agreement."""
+    most = max(place.reached for place in places)
+    return [rank for rank, place in enumerate(places) if place.reached < most and not place.busy]
 
 
 class Watchdog:
@@ -33,7 +47,7 @@ class Watchdog:
 
     def __init__(self, store: Store, rank: int, size: int, patience: float, report: Callable[[str], None]) -> None:
         self.store, self.rank, self.size, self.patience, self.report = store, rank, size, patience, report
-        self._count = 0
+        self._count, self._busy = 0, False
         self._label = "the start"
         self._since = time.monotonic()
         self._stopped = threading.Event()
@@ -41,9 +55,12 @@ class Watchdog:
         self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
         self._thread.start()
 
-    def arrive(self, label: str) -> None:
-        """Note that this rank has come to the next place; all ranks come to the same ones."""
-        self._count, self._label, self._since = self._count + 1, label, time.monotonic()
+    def arrive(self, label: str, *, busy: bool = False) -> None:
+        """Note that this rank has come to the next place; all ranks come to the same ones.
+
+        ``busy``: it has work to do there for which the others wait.
+        """
+        self._count, self._busy, self._label, self._since = self._count + 1, busy, label, time.monotonic()
         self._post()
 
     def stop(self) -> None:
@@ -52,31 +69,40 @@ class Watchdog:
         self._thread.join()
 
     def _post(self) -> None:
-        self.store.set(str(self.rank), f"{self._count} {socket.gethostname()} {os.getpid()} {self._label}")
+        words = (self._count, int(self._busy), socket.gethostname(), os.getpid(), self._label)
+        self.store.set(str(self.rank), " ".join(map(str, words)))
 
     def _watch(self) -> None:
         while not self._stopped.wait(min(1.0, self.patience / 4)):
-            waited = time.monotonic() - self._since
-            if waited < self.patience:
+            if time.monotonic() - self._since < self.patience:
                 continue
             try:
                 places = [self._place(rank) for rank in range(self.size)]
             except Exception:  # the store is gone with the rank that held it: torch itself ends the run
                 return
-            missing = missing_ranks([int(place[0]) for place in places])
-            if not missing or self.rank in missing:
-                continue
-            names = ", ".join(f"rank {rank} (process {places[rank][2]} on {places[rank][1]})" for rank in missing)
-            last = places[missing[0]][3]
-            self.report(
-                f"{names} did not come to {self._label} within {waited:.0f} s; the last that was heard of it is {last}. "
-                f"Rank {self.rank} ends the run; --resume goes on from the last checkpoint."
-            )
-            sys.stderr.flush()
-            os._exit(EXIT_CODE)  # the main thread waits in an exchange and cannot be woken
+            waited = time.monotonic() - self._since  # anew: this rank may have gone on while it read
+            if waited >= self.patience and (found := self._found(places, waited)):
+                self.report(f"{found} Rank {self.rank} ends the run; --resume goes on from the last checkpoint.")
+                sys.stderr.flush()
+                os._exit(EXIT_CODE)  # the main thread waits in an exchange and cannot be woken
 
-    def _place(self, rank: int) -> tuple[str, str, str, str]:
+    def _found(self, places: Sequence[Place], waited: float) -> str:
+        """What to say, if anything."""
+        missing = missing_ranks(places)
+        if missing and self.rank not in missing:
+            names = ", ".join(
+                f"rank {rank} (process {places[rank].process} on {places[rank].host})" for rank in missing
+            )
+            return (
+                f"{names} did not come to {self._label} within {waited:.0f} s; the last that was heard of it is "
+                f"{places[missing[0]].label}."
+            )
+        if not missing and not self._busy and waited >= STALLED * self.patience:
+            return f"no rank has gone on from {self._label} for {waited:.0f} s."
+        return ""
+
+    def _place(self, rank: int) -> Place:
         if not self.store.check([str(rank)]):
-            return "-1", "?", "?", "nothing"
-        count, host, process, label = self.store.get(str(rank)).decode().split(" ", 3)
-        return count, host, process, label
+            return Place(-1, False, "?", "?", "nothing")
+        count, busy, host, process, label = self.store.get(str(rank)).decode().split(" ", 4)
+        return Place(int(count), busy == "1", host, process, label)

@@ -18,7 +18,8 @@ from torch import Tensor
 from torch.distributed.rendezvous import rendezvous
 
 from vitkit.config import UserError
-from vitkit.parallel.launch import attempt, launched_rank
+from vitkit.parallel.launch import launched_rank
+from vitkit.parallel.meeting import agreed_name
 from vitkit.parallel.watchdog import Watchdog
 
 __all__ = ["ALONE", "PATIENCE", "World", "session"]
@@ -63,6 +64,14 @@ class World:
         """Tell the watchdog that this rank has come to ``label``, e.g. a step."""
         if self._watchdog:
             self._watchdog.arrive(label)
+
+    @contextlib.contextmanager
+    def first_alone(self, label: str) -> Iterator[None]:
+        """A stretch in which the first rank may work for long while the others wait at its end."""
+        if self._watchdog:
+            self._watchdog.arrive(label, busy=self.main)
+        yield
+        self.wait(f"the end of {label}")
 
     def sum(self, values: Sequence[float]) -> list[float]:
         """Sums over the ranks, in float64."""
@@ -145,15 +154,14 @@ def session(patience: float, report: Callable[[str], None]) -> Iterator[World]:
         patience: seconds after which ranks that wait for another one end the run and say for whom they waited.
 
     Raises:
-        UserError: another rank ended in the middle of an exchange.
+        UserError: a rank that did not come, or that ended in the middle of an exchange.
     """
     if launched_rank() is None:
         yield ALONE
         return
     store, rank, size = next(rendezvous("env://"))
     store.set_timeout(LONGEST)
-    # The store may live through a restart, with the addresses of ranks that have ended.
-    store = _prefixed(f"attempt-{attempt()}", store)
+    store = _prefixed(agreed_name(store, rank, size, patience), store)
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))

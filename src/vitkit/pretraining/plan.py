@@ -17,6 +17,7 @@ from vitkit.console import Console, duration
 from vitkit.engines.eager import EagerEngine
 from vitkit.evals.scoring import seconds_for
 from vitkit.models.vit import VisionTransformer, ViTConfig
+from vitkit.parallel.launch import launched_rank
 from vitkit.parallel.world import World
 from vitkit.planning import (
     PRETRAIN,
@@ -88,6 +89,8 @@ def check_plan(arguments: PretrainArguments) -> None:
         UserError: the plan is of another kind of run or another recipe, or the run's length is said twice.
     """
     check_budget(arguments.budget)
+    if arguments.budget is not None and launched_rank() is not None:
+        raise UserError("--budget is measured in one process: leave it out under torchrun, and say steps or epochs.")
     if arguments.plan is None:
         return
     if arguments.budget is not None or {"steps", "epochs"} & set(arguments.settings):
@@ -109,6 +112,7 @@ def make_plan(
     objective: Objective,
     began: float,
     world: World,
+    sharded: bool,
     console: Console,
 ) -> PretrainPlan:
     """Every choice made by timing or memory: read where this run made it before, repeated, or measured; then stored.
@@ -123,6 +127,7 @@ def make_plan(
         objective: what it minimises.
         began: when the command began, as of ``time.perf_counter``.
         world: of this rank, which has a part of each batch.
+        sharded: will each rank have a part of the model only?
         console: told what was decided.
 
     Raises:
@@ -136,7 +141,7 @@ def make_plan(
         plan = _repeated(Path(arguments.plan), recipe, data)
         torch.set_num_threads(plan.threads)
     else:
-        plan = _measured(run, arguments, recipe, data, config, module, objective, began, world, console)
+        plan = _measured(run, arguments, recipe, data, config, module, objective, began, world, sharded, console)
     write_json(run / "plan.json", plan.to_dict())
     _, note = fitted_optim(recipe.optim, plan.train.steps)
     if note:
@@ -189,14 +194,22 @@ def _measured(
     objective: Objective,
     began: float,
     world: World,
+    sharded: bool,
     console: Console,
 ) -> PretrainPlan:
     wanted, batch_size = steps_of(recipe, len(data.train)), batch_of(recipe, len(data.train))
     precision, fused = _precision(recipe, wanted * batch_size)
-    own = len(world.part(batch_size))
+    own = -(-batch_size // world.size)  # the largest part
     train = _config(recipe, len(data.train), wanted, precision, fused, own)
     batch = next(iter(batches_of(recipe, data, batch_size, range(1), 0, world)))
-    measured = measure(module, dataclasses.replace(train, batch_size=own), objective, batch, free_memory())
+    measured = measure(
+        module,
+        dataclasses.replace(train, batch_size=own),
+        objective,
+        batch,
+        free_memory(),
+        world.size if sharded else 1,
+    )
     micro = measured.microbatch_size
     if not torch.cuda.is_available():
         # Small ones are as fast there, and ranks can share a batch without changing a group.
