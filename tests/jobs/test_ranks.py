@@ -177,7 +177,7 @@ def test_a_rank_that_sleeps_is_named_and_the_checkpoint_stays(data: Path, tmp_pa
     script, run = tmp_path / "sleeps.py", tmp_path / "run"
     script.write_text(SLEEPS)
     began = time.monotonic()
-    done = torchrun(2, str(script), *command(data, run, "--rank-timeout", "5s")[2:], seconds=80)
+    done = torchrun(2, str(script), *command(data, run, "--rank-timeout", "10s")[2:], seconds=80)
     assert done.returncode != 0
     assert "rank 1 (process" in done.stderr
     assert "did not come to the end of step 5's passes within" in done.stderr
@@ -206,7 +206,7 @@ sys.exit(main())
 def test_a_rank_that_hangs_inside_a_step_is_named(data: Path, tmp_path: Path) -> None:
     script, run = tmp_path / "sleeps.py", tmp_path / "run"
     script.write_text(SLEEPS_INSIDE)
-    done = torchrun(2, str(script), *command(data, run, "--rank-timeout", "5s")[2:], seconds=80)
+    done = torchrun(2, str(script), *command(data, run, "--rank-timeout", "10s")[2:], seconds=80)
     assert done.returncode != 0
     assert "rank 1 (process" in done.stderr
     assert "did not come to the end of step 5's passes within" in done.stderr
@@ -219,7 +219,7 @@ def test_another_command_for_the_same_folder_is_refused_at_every_restart(
     shutil.copytree(whole, run)
     (run / "report.json").unlink()
     before = (run / "metrics.jsonl").read_bytes()
-    done = torchrun(2, *command(data, run, "--rank-timeout", "5s"), "optim.lr=0.02", restarts=1)
+    done = torchrun(2, *command(data, run, "--rank-timeout", "10s"), "optim.lr=0.02", restarts=1)
     assert done.returncode != 0
     assert done.stderr.count(f"{run} already exists. Choose another --out") == 2
     assert (run / "metrics.jsonl").read_bytes() == before
@@ -254,7 +254,7 @@ def test_a_rank_out_of_memory_has_all_ranks_do_the_step_again(data: Path, whole:
 def test_a_rank_out_of_memory_with_a_part_of_the_model_says_what_to_change(data: Path, tmp_path: Path) -> None:
     script, run = tmp_path / "memory.py", tmp_path / "run"
     script.write_text(MEMORY)
-    done = torchrun(2, str(script), *command(data, run, "--parallel", "fsdp2", "--rank-timeout", "8s")[2:])
+    done = torchrun(2, str(script), *command(data, run, "--parallel", "fsdp2", "--rank-timeout", "10s")[2:])
     assert done.returncode != 0
     assert (
         "rank 1 ran out of memory at step 5 with 6 images at a time. Halve microbatch_size in the run's plan.json"

@@ -26,6 +26,9 @@ __all__ = ["ALONE", "PATIENCE", "World", "session"]
 
 PATIENCE = 600.0  # seconds that ranks wait for another one before the run is ended
 LOST = ("gloo", "Connection closed by peer", "Connection reset by peer", "NCCL")  # words of torch's own errors
+START = (
+    60.0  # seconds that ranks have to come to the start at least: importing torch takes some, on a busy machine many
+)
 LONGEST = timedelta(hours=24)  # of one exchange; the watchdog, which can name who is missing, ends the run long before
 
 
@@ -161,7 +164,7 @@ def session(patience: float, report: Callable[[str], None]) -> Iterator[World]:
         return
     store, rank, size = next(rendezvous("env://"))
     store.set_timeout(LONGEST)
-    store = _prefixed(agreed_name(store, rank, size, patience), store)
+    store = _prefixed(agreed_name(store, rank, size, max(patience, START)), store)
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
