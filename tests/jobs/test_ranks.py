@@ -219,7 +219,7 @@ def test_another_command_for_the_same_folder_is_refused_at_every_restart(
     shutil.copytree(whole, run)
     (run / "report.json").unlink()
     before = (run / "metrics.jsonl").read_bytes()
-    done = torchrun(2, *command(data, run, "--rank-timeout", "10s"), "optim.lr=0.02", restarts=1)
+    done = torchrun(2, *command(data, run, "--rank-timeout", "10s"), "seed=7", restarts=1)
     assert done.returncode != 0
     assert done.stderr.count(f"{run} already exists. Choose another --out") == 2
     assert (run / "metrics.jsonl").read_bytes() == before
