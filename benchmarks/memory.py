@@ -9,6 +9,7 @@ float32; peak is the resident set of the process above that before the model was
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import os
 import statistics
@@ -34,6 +35,8 @@ ROWS = (
 
 def measure(given: argparse.Namespace) -> None:
     """One row: print this rank's figures."""
+    importlib.import_module("torch.distributed.fsdp")  # of every row, so that it is in what is subtracted
+
     from vitkit.data.loader import Batch
     from vitkit.models.vit import VisionTransformer, ViTConfig
     from vitkit.objectives.classify import Classify
