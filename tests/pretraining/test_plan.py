@@ -9,13 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from conftest import COLOURS, write_images
 from vitkit.cli.main import main
-from vitkit.config import UserError
+from vitkit.config import UserError, write_json
 from vitkit.console import Console
 from vitkit.jobs.finetune import finetune
 from vitkit.jobs.pretrain import PretrainResult, pretrain
+from vitkit.parallel.world import World
+from vitkit.pretraining.plan import PretrainPlan, make_plan
+from vitkit.train import TrainConfig
 
 SMALL = {
     "batch_size": 8, "evaluations": 2, "model.depth": 1, "model.embed_dim": 32, "model.num_heads": 2, "model.mlp_dim": 32,
@@ -123,3 +127,17 @@ def test_the_command_takes_a_budget(data: Path, tmp_path: Path, capsys: pytest.C
     assert main([*words, "steps=2", "--out", str(tmp_path / "a"), "--budget", "10m"]) == 0
     assert main([*words, "--out", str(tmp_path / "b"), "--plan", str(tmp_path / "a")]) == 0
     assert f"as in {tmp_path / 'a'}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("ranks", "taken"), [(1, [7]), (2, [])])
+def test_threads_of_a_plan_are_for_one_process(
+    ranks: int, taken: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train = TrainConfig(4, 4, 2, 0, 2, 0, "fp32", True)
+    write_json(tmp_path / "plan.json", PretrainPlan("cifar10_small", train, 7, 1.0).to_dict())
+    threads: list[int] = []
+    monkeypatch.setattr(torch, "set_num_threads", threads.append)
+    unread: Any = None
+    plan = make_plan(tmp_path, *[unread] * 7, World(0, ranks), False, unread)
+    assert plan.train == train
+    assert threads == taken

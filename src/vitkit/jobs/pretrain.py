@@ -260,7 +260,7 @@ def _train(
         _check_rounds(plan, state.microbatch_size, world)
     left = range(state.step, plan.steps)
     batches = batches_of(recipe, data, plan.batch_size, left, arguments.workers, world, plan.microbatch_size)
-    resume = f"vit pretrain --resume {run}" + (" --parallel fsdp2, on as many ranks" if how.sharded else "")
+    resume = f"vit pretrain --resume {run}" + (" --parallel fsdp2" if how.sharded else "")
     watch = _Watch(recipe, model.config, data, plan, world, console)
     with RunLog(run, plan, state.step, watch, resume, console, how.track, world) as log:
         train(state, plan, objective, batches, log, world)
@@ -282,7 +282,7 @@ def _check_alike(module: nn.Module, objective: Any, how: _How, world: World) -> 
 def _sign(module: nn.Module) -> str:
     signed = hashlib.sha256()
     for name, tensor in module.state_dict().items():
-        signed.update(name.encode() + tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        signed.update(name.encode() + tensor.detach().cpu().flatten().view(torch.uint8).numpy().tobytes())
     return signed.hexdigest()[:12]
 
 

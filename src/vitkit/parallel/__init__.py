@@ -1,1 +1,1 @@
-"""Several processes that train one model. Nothing else uses torch.distributed but for sharded checkpoints (`checkpoint`)."""
+"""Several processes that train one model. Nothing else uses torch.distributed."""

@@ -135,11 +135,11 @@ def make_plan(
     """
     if (run / "plan.json").exists():
         plan = read_plan(run)
-        torch.set_num_threads(plan.threads)
+        _take_threads(plan, world)
         return plan
     if arguments.plan is not None:
         plan = _repeated(Path(arguments.plan), recipe, data)
-        torch.set_num_threads(plan.threads)
+        _take_threads(plan, world)
     else:
         plan = _measured(run, arguments, recipe, data, config, module, objective, began, world, sharded, console)
     write_json(run / "plan.json", plan.to_dict())
@@ -153,6 +153,12 @@ def make_plan(
         f"{train.microbatch_size} at a time: about {duration(plan.estimate_seconds)}{as_in}"
     )
     return plan
+
+
+def _take_threads(plan: PretrainPlan, world: World) -> None:
+    """Several ranks keep those that they were started with: more threads than processors wait for each other."""
+    if world.size == 1:
+        torch.set_num_threads(plan.threads)
 
 
 def _config(recipe: Recipe, images: int, steps: int, precision: str, fused: bool, microbatch: int) -> TrainConfig:
