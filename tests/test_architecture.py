@@ -23,17 +23,18 @@ LAYERS = {
     "models": 1, "data": 1, "optim": 1, "schedules": 1, "chains": 1, "unknown": 1, "weights": 1,
     "parallel": 1,
     "bundle": 2, "checkpoint": 2, "objectives": 2, "converters": 2,
+    "datasets": 2,
     "zoo": 3, "analysis": 3, "diagnose": 3, "trackers": 3,
     "runfolder": 1, "train": 4, "engines": 4, "runlog": 5, "planning": 5,
     "evals": 5,
-    "recipes": 6, "audits": 6, "finetuning": 6, "pretraining": 6, "jobs": 6,
+    "recipes": 6, "audits": 6, "finetuning": 6, "pretraining": 6, "protocols": 6, "board": 6, "jobs": 6,
     "cli": 7, "__main__": 8,
 }  # fmt: skip
 ALLOWED = {
     ("report", "config"), ("report", "charts"), ("console", "config"), ("unknown", "weights"),
     ("optim", "schedules"), ("optim", "chains"),
     ("finetuning", "recipes"), ("pretraining", "recipes"), ("jobs", "pretraining"), ("jobs", "recipes"),
-    ("jobs", "finetuning"), ("jobs", "audits"), ("finetuning", "audits"),
+    ("jobs", "finetuning"), ("jobs", "audits"), ("jobs", "protocols"), ("jobs", "board"), ("finetuning", "audits"),
 }  # fmt: skip
 NEEDS_ORDER = [
     "arguments",

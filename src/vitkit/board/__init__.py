@@ -1,0 +1,1 @@
+"""The results board: published values with their sources, our own results beside them, and the static site."""
