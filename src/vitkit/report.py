@@ -16,12 +16,20 @@ from vitkit import __version__
 from vitkit.charts import confusion_chart, interval_chart, line_chart, reliability_chart
 from vitkit.config import write_file, write_json
 
-__all__ = ["Row", "code_fingerprint", "versions", "write_audit", "write_report", "write_training_report"]
+__all__ = [
+    "Row",
+    "code_fingerprint",
+    "versions",
+    "write_audit",
+    "write_compare",
+    "write_report",
+    "write_training_report",
+]
 
 RATES = {
     "top1": "top-1 accuracy", "top5": "top-5 accuracy", "balanced_accuracy": "balanced accuracy", "macro_f1": "macro F1",
     "ece": "calibration error", "unknown_rate": "flagged as unknown", "map": "mAP", "micro_f1": "micro F1",
-    "exact_match": "exact match", "macro_auroc": "macro AUROC",
+    "exact_match": "exact match", "macro_auroc": "macro AUROC", "ce": "corruption error", "mce": "mean corruption error",
 }  # fmt: skip  # fractions, shown in percent
 MEASURES = {**RATES, "nll": "negative log-likelihood"}
 
@@ -108,6 +116,19 @@ def write_audit(folder: Path, facts: Mapping[str, Any], galleries: Sequence[Mapp
     write_file(folder / "audit.html", page.encode("utf-8", "replace"))
     write_json(folder / "audit.json", finite)
     return folder / "audit.html", folder / "audit.json"
+
+
+def write_compare(folder: Path, facts: Mapping[str, Any], galleries: Sequence[Mapping[str, Any]]) -> tuple[Path, Path]:
+    """Write ``compare.json`` and ``compare.html``; ``galleries`` are the page's pictures, which the JSON does not hold.
+
+    Raises:
+        UserError: the files cannot be written.
+    """
+    finite = _finite(facts)
+    page = _page("compare.html.j2").render(**finite, galleries=galleries, intervals=interval_chart(finite["models"]))
+    write_file(folder / "compare.html", page.encode("utf-8", "replace"))
+    write_json(folder / "compare.json", finite)
+    return folder / "compare.html", folder / "compare.json"
 
 
 def _finite(value: Any) -> Any:

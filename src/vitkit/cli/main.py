@@ -18,7 +18,7 @@ from typing import Any
 import click
 
 from vitkit import __version__
-from vitkit.cli import checkpoints, training
+from vitkit.cli import checkpoints, comparing, training
 from vitkit.cli.options import (
     Duration,
     Setting,
@@ -38,7 +38,7 @@ __all__ = ["cli", "main"]
 
 SECTIONS = (
     ("Make a classifier", ("audit", "finetune", "demo")),
-    ("Use it", ("predict", "evaluate")),
+    ("Use it", ("predict", "evaluate", "compare")),
     ("Train as published", ("pretrain", "recipes")),
     ("Published models", ("models", "verify", "convert")),
     ("This machine", ("doctor",)),
@@ -262,7 +262,9 @@ def doctor(as_json: bool, offline: bool) -> None:
         print_json(facts)
 
 
-for _command in (checkpoints.convert, checkpoints.models, checkpoints.verify, training.pretrain, training.recipes):
+for _command in (
+    checkpoints.convert, checkpoints.models, checkpoints.verify, comparing.compare, training.pretrain, training.recipes,
+):  # fmt: skip
     cli.add_command(_command)
 
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
 
-__all__ = ["CLASS_SETS", "class_indices", "class_names", "distinct"]
+__all__ = ["CLASS_SETS", "class_indices", "class_names", "class_wnids", "distinct"]
 
 CLASS_SETS = ("imagenet1k",)
 
@@ -31,6 +31,12 @@ def class_names(class_set: str) -> tuple[str, ...]:
     return tuple(
         name if count[name] == 1 else f"{name} ({wnid})" for name, (wnid, _) in zip(first, _lines(), strict=True)
     )
+
+
+@cache
+def class_wnids() -> tuple[str, ...]:
+    """The WordNet ids of ImageNet-1k's classes, in the order of the outputs."""
+    return tuple(wnid for wnid, _ in _lines())
 
 
 @cache

@@ -14,7 +14,12 @@ from vitkit.datasets.rows import Published
 
 __all__ = ["FAMILIES", "find_dataset", "list_datasets", "place_of", "read_data"]
 
-FAMILIES: tuple[str, ...] = ()  # modules of this package that hold ROWS
+FAMILIES: tuple[str, ...] = (
+    "robustness",
+    "corruptions",
+    "objectnet",
+    "vizwiz",
+)  # modules of this package that hold ROWS
 
 
 @cache

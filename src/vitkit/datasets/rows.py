@@ -48,12 +48,13 @@ class Published:
         ]
         if not wrong:
             return source
+        shown = ", ".join(wrong[:6]) + (f" and {len(wrong) - 6} more" if len(wrong) > 6 else "")
         if not partial:
             raise UserError(
-                f"{self.title} in {folder} is not the published one: images found of images published: {', '.join(wrong)}. "
+                f"{self.title} in {folder} is not the published one: images found of images published: {shown}. "
                 "Its figures could not be compared. Fetch it again, or pass --partial to score what is there."
             )
-        note = f"a part of {self.title} only, not comparable with published figures: {', '.join(wrong)}"
+        note = f"a part of {self.title} only, not comparable with published figures: {shown}"
         return dataclasses.replace(source, notes=(*source.notes, note))
 
 
