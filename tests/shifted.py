@@ -8,6 +8,7 @@ import sys
 import tarfile
 import types
 from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +48,7 @@ def png(picture: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
+@cache
 def noise(number: int) -> bytes:
     return png(pixels(number))
 

@@ -82,7 +82,8 @@ def test_everything_is_what_the_models_say_image_by_image(
     assert facts["p"] == pytest.approx(binomtest(only_a, only_a + only_b).pvalue)
     assert facts["nll_difference"]["low"] < nll[0] - nll[1] < facts["nll_difference"]["high"]
 
-    rows = list(csv.DictReader((tmp_path / "out" / "disagreements.csv").open(encoding="utf-8")))
+    table = (tmp_path / "out" / "disagreements.csv").read_text(encoding="utf-8")
+    rows = list(csv.DictReader(table.splitlines()))
     wanted = []
     for place, image in enumerate(images):
         (first, p), (second, q) = said[0][place], said[1][place]
