@@ -204,6 +204,7 @@ def test_classes_are_matched_by_name_also_between_spellings_of_imagenets(tmp_pat
         found = vitkit.compare(*pair, tmp_path / "data", out=tmp_path / name)
         assert found.facts["counts"]["differing"] == 0
         assert found.facts["nll_difference"]["value"] == pytest.approx(0, abs=1e-6)
+        assert found.facts["notes"] == []  # two spellings of the same classes
 
 
 def test_models_and_data_that_cannot_be_compared(two: tuple[str, str], flat: Path, tmp_path: Path) -> None:

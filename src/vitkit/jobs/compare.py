@@ -240,9 +240,9 @@ def _facts(
             "model": f"{side.label}: {side.name}", "split": split, "n": found.n, "value": value, "low": low, "high": high,
             "right": found.right[number], "nll": found.nll[number], "classes": side.bundle.config.num_classes, "label": label,
         })  # fmt: skip
-    known = [set(side.bundle.classes or source.classes) for side in sides]
-    if known[0] != known[1]:
-        sizes = [side.bundle.config.num_classes for side in sides]
+    known = [tuple(side.bundle.classes or source.classes) for side in sides]
+    sizes = [len(names) for names in known]
+    if sizes[0] != sizes[1] or all(-1 in class_indices(*pair) for pair in (known, known[::-1])):
         notes.append(
             f"the models do not choose among the same class names ({sizes[0]:,} and {sizes[1]:,} classes): with fewer classes to "
             "choose from it is easier to be right"
