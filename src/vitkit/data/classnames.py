@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
 
-__all__ = ["CLASS_SETS", "class_indices", "class_names", "distinct"]
+__all__ = ["CLASS_SETS", "class_ids", "class_indices", "class_names", "distinct"]
 
 CLASS_SETS = ("imagenet1k",)
 
@@ -20,6 +20,13 @@ CLASS_SETS = ("imagenet1k",)
 def _lines() -> tuple[tuple[str, str], ...]:
     text = (files("vitkit.data") / "assets" / "imagenet1k.txt").read_text(encoding="utf-8")
     return tuple((line.split("\t")[0], line.split("\t")[1]) for line in text.splitlines())
+
+
+@cache
+def class_ids(class_set: str) -> tuple[str, ...]:
+    """The WordNet id of each output."""
+    assert class_set in CLASS_SETS
+    return tuple(wnid for wnid, _ in _lines())
 
 
 @cache

@@ -14,7 +14,7 @@ from vitkit.datasets.rows import Published
 
 __all__ = ["FAMILIES", "find_dataset", "list_datasets", "place_of", "read_data"]
 
-FAMILIES: tuple[str, ...] = ()  # modules of this package that hold ROWS
+FAMILIES: tuple[str, ...] = ("imagenet",)  # modules of this package that hold ROWS
 
 
 @cache
