@@ -50,12 +50,13 @@ class Shipped:
         return [line.strip() for line in text.splitlines() if line.strip()]
 
 
-def open_shipped(folder: Path, inner: str, *archives: str) -> Shipped | None:
+def open_shipped(folder: Path, inner: str, *archives: str, sign: str = "") -> Shipped | None:
     """The publisher's folder ``inner`` in ``folder``, or ``folder`` itself where it is called so, or else an archive that holds it.
 
     Args:
         inner: what the publisher's folder is called, perhaps with several parts: ``UCMerced_LandUse/Images``.
         archives: names of archives that hold it: tar, tar.gz, tgz or zip.
+        sign: a file that the publisher's folder holds: ``folder`` is taken for that folder, whatever its name, if it has one.
 
     Returns:
         None where nothing of this is there.
@@ -63,19 +64,21 @@ def open_shipped(folder: Path, inner: str, *archives: str) -> Shipped | None:
     Raises:
         UserError: an archive that cannot be read.
     """
-    parts = PurePosixPath(inner).parts
-    for skipped in range(len(parts) + 1):  # the folder given may be the inner one, or one on the way to it
-        if skipped and folder.absolute().parts[-skipped:] != parts[:skipped]:
-            continue
-        place = folder.joinpath(*parts[skipped:])
-        if place.is_dir():
-            return Shipped(place, files_below(place))
+    if (folder / inner).is_dir():
+        return Shipped(folder / inner, files_below(folder / inner))
     for name in archives:
         path = folder / name
         if path.is_file():
             files: Mapping[str, ImageSource] = list_zip(path) if name.endswith(".zip") else list_tar(path)
             start = f"{inner}/"
             return Shipped(path, {file[len(start) :]: at for file, at in files.items() if file.startswith(start)})
+    parts = PurePosixPath(inner).parts
+    for depth in range(1, len(parts) + 1):  # the folder given may be the inner one, or one on the way to it
+        place = folder.joinpath(*parts[depth:])
+        if folder.absolute().parts[-depth:] == parts[:depth] and place.is_dir():
+            return Shipped(place, files_below(place))
+    if sign and (folder / sign).exists():
+        return Shipped(folder, files_below(folder))
     return None
 
 
@@ -98,7 +101,7 @@ def files_below(folder: Path) -> dict[str, str]:
 
 
 def ordered_samples(
-    files: Mapping[str, ImageSource], listed: Iterable[tuple[str, int, str]], split: str
+    files: Mapping[str, ImageSource], listed: Iterable[tuple[str, int, str]], split: str, prefix: str = ""
 ) -> list[Sample]:
     """The images of a publisher's list that are there, in the order of TensorFlow Datasets.
 
@@ -108,7 +111,8 @@ def ordered_samples(
         files: images by name.
         listed: name, label and the key in TensorFlow Datasets of each.
         split: its name there.
+        prefix: put before the names of the samples, where those of several splits are alike.
     """
     there = [entry for entry in listed if entry[0] in files]
-    samples = [Sample(name, files[name], label) for name, label, _ in there]
+    samples = [Sample(f"{prefix}{name}", files[name], label) for name, label, _ in there]
     return in_tfds_order(samples, [key for _, _, key in there], split)
