@@ -55,8 +55,8 @@ def place_of(name: str, root: str | Path | None) -> Path:
     base = root or os.environ.get("VITKIT_DATA")
     if not base:
         raise UserError(
-            f"where is {name}? Write {name}=FOLDER, or give --data-root DIR (or the environment variable VITKIT_DATA) with "
-            f"the publisher's files in DIR/{name}."
+            f"where is {name}? Write {name}=FOLDER with the folder that holds the publisher's files, or put them in DIR/{name} and "
+            "say where DIR is: --data-root DIR with vit evaluate, the environment variable VITKIT_DATA=DIR with every command."
         )
     return Path(base) / name
 

@@ -128,7 +128,7 @@ def _row(version: _Version, classes: int) -> Published:
         title=version.title,
         classes=classes,
         counts={"train": 50_000, "test": 10_000},
-        licence="none stated; cite Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009",
+        licence="none stated",
         source=PAGE,
         layout=version.layout,
         read=partial(_read, version),

@@ -40,6 +40,11 @@ class Published:
         if not folder.is_dir():
             raise UserError(f"{self.title}: no folder {folder}; expected {self.layout}.")
         source = self.read(folder)
+        splits = {split: kept for split, kept in source.splits.items() if kept}
+        notes = (*source.notes, self.note) if self.note else source.notes
+        source = dataclasses.replace(source, splits=splits, notes=notes)
+        if not source.splits:
+            raise UserError(f"{self.title} in {folder}: none of its images are there; expected {self.layout}.")
         found = {split: len(samples) for split, samples in source.splits.items()}
         if len(source.classes) != self.classes:
             raise UserError(
@@ -49,7 +54,7 @@ class Published:
         wrong = [
             f"{split} {found.get(split, 0):,} of {n:,}"
             for split, n in self.counts.items()
-            if found.get(split) != n and (split in found or split not in self.apart or not found)
+            if found.get(split) != n and (split in found or split not in self.apart)
         ]
         if not wrong:
             return source
