@@ -46,7 +46,7 @@ def test_damage_is_found_when_it_is_read(tmp_path: Path) -> None:
     path = write_zip(tmp_path / "x.zip", MEMBERS)
     member = list_zip(path)["two.bin"]
     content = bytearray(path.read_bytes())
-    content[content.index(bytes(range(100, 110))) if bytes(range(100, 110)) in content else member.offset + 60] ^= 255
+    content[member.offset + 60] ^= 255
     path.write_bytes(content)
     with pytest.raises(OSError, match="damaged, or shorter than when it was listed"):
         member.read()

@@ -75,8 +75,8 @@ def test_a_published_set_is_fine_tuned_on_by_name_and_the_run_goes_on_elsewhere(
     cifar(tmp_path / "data")
     monkeypatch.chdir(tmp_path)
     result = run("cifar10=data", tmp_path / "run", epochs=1)  # type: ignore[arg-type]
-    stored = json.loads((tmp_path / "run" / "run.json").read_text())
-    assert stored["arguments"]["data"] == f"cifar10={tmp_path / 'data'}"
+    stored = json.loads((tmp_path / "run" / "arguments.json").read_text())
+    assert stored["data"] == f"cifar10={tmp_path / 'data'}"
     assert json.loads((result.bundle / "vitkit.json").read_text())["classes"][:2] == ["airplane", "automobile"]
     facts = json.dumps(result.facts)
     assert (

@@ -39,7 +39,12 @@ class Published:
         """
         if not folder.is_dir():
             raise UserError(f"{self.title}: no folder {folder}; expected {self.layout}.")
-        source = self.read(folder)
+        try:
+            source = self.read(folder)
+        except UserError as error:
+            if self.layout in str(error):
+                raise
+            raise UserError(f"{error} Expected of {self.title}: {self.layout}.") from None
         splits = {split: kept for split, kept in source.splits.items() if kept}
         notes = (*source.notes, self.note) if self.note else source.notes
         source = dataclasses.replace(source, splits=splits, notes=notes)
