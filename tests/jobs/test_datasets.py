@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 
@@ -16,6 +17,10 @@ from vitkit.console import Console
 from vitkit.datasets import book
 from vitkit.jobs.datasets import describe_dataset
 from vitkit.pretraining.data import read_recipe_data
+
+
+def quiet() -> Console:
+    return Console(io.StringIO(), io.StringIO())
 
 
 def cifar(folder: Path) -> Path:
@@ -77,7 +82,7 @@ def test_a_published_set_is_fine_tuned_on_by_name_and_the_run_goes_on_elsewhere(
     result = run("cifar10=data", tmp_path / "run", epochs=1)  # type: ignore[arg-type]
     stored = json.loads((tmp_path / "run" / "arguments.json").read_text())
     assert stored["data"] == f"cifar10={tmp_path / 'data'}"
-    assert json.loads((result.bundle / "vitkit.json").read_text())["classes"][:2] == ["airplane", "automobile"]
+    assert (vitkit.load(result.bundle).classes or ())[:2] == ("airplane", "automobile")
     facts = json.dumps(result.facts)
     assert (
         "a part of CIFAR-10 only, not comparable with published figures: train 100 of 50,000, test 20 of 10,000"
@@ -85,17 +90,13 @@ def test_a_published_set_is_fine_tuned_on_by_name_and_the_run_goes_on_elsewhere(
     )
     monkeypatch.chdir("/")
     (tmp_path / "run" / "report.json").unlink()
-    again = vitkit.finetune(resume=tmp_path / "run", console=Console())
+    again = vitkit.finetune(resume=tmp_path / "run", console=quiet())
     assert again.headline == result.headline
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("VITKIT_DATA", str(tmp_path))
-    (tmp_path / "data").rename(tmp_path / "cifar10")
-    assert vitkit.finetune("cifar10", epochs=1, workers=0, console=Console()).run == Path("runs/cifar10")
 
 
 def test_a_published_set_is_audited_and_given_to_a_recipe_by_name(tmp_path: Path) -> None:
     folder = cifar(tmp_path / "data")
-    audited = vitkit.audit(f"cifar10={folder}", out=tmp_path / "audit", console=Console())
+    audited = vitkit.audit(f"cifar10={folder}", out=tmp_path / "audit", console=quiet())
     assert audited.facts["data"]["name"] == "cifar10"
-    data = read_recipe_data(f"cifar10={folder}", Console())
+    data = read_recipe_data(f"cifar10={folder}", quiet())
     assert (len(data.train), data.split, len(data.scored)) == (100, "test", 20)
