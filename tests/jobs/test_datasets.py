@@ -15,6 +15,7 @@ from standins import unpack
 from vitkit.cli.main import main
 from vitkit.console import Console
 from vitkit.datasets import book
+from vitkit.finetuning.data import TaskData
 from vitkit.jobs.datasets import describe_dataset
 from vitkit.pretraining.data import read_recipe_data
 
@@ -74,24 +75,40 @@ def test_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert (pets["images"], pets["classes"], pets["licence"]) == ({"train": 3680, "test": 3669}, 37, "CC BY-SA 4.0")
 
 
-def test_a_published_set_is_fine_tuned_on_by_name_and_the_run_goes_on_elsewhere(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+class StoppedError(Exception):
+    """Where the tests stop a run: its data was read."""
+
+
+def test_a_run_on_a_published_set_goes_on_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cifar(tmp_path / "data")
     monkeypatch.chdir(tmp_path)
-    result = run("cifar10=data", tmp_path / "run", epochs=1)  # type: ignore[arg-type]
+    seen: list[TaskData] = []
+
+    def stop(_backbone: object, _record: object, data: TaskData, *_rest: object) -> None:
+        seen.append(data)
+        raise StoppedError
+
+    monkeypatch.setattr("vitkit.jobs.finetune.run_probe", stop)
+    with pytest.raises(StoppedError):
+        run("cifar10=data", tmp_path / "run")  # type: ignore[arg-type]
     stored = json.loads((tmp_path / "run" / "arguments.json").read_text())
     assert stored["data"] == f"cifar10={tmp_path / 'data'}"
-    assert (vitkit.load(result.bundle).classes or ())[:2] == ("airplane", "automobile")
-    facts = json.dumps(result.facts)
-    assert (
-        "a part of CIFAR-10 only, not comparable with published figures: train 100 of 50,000, test 20 of 10,000"
-        in facts
-    )
     monkeypatch.chdir("/")
-    (tmp_path / "run" / "report.json").unlink()
-    again = vitkit.finetune(resume=tmp_path / "run", console=quiet())
-    assert again.headline == result.headline
+    with pytest.raises(StoppedError):
+        vitkit.finetune(resume=tmp_path / "run", console=quiet())
+    first, again = seen
+    assert first.source.classes[:2] == ("airplane", "automobile")
+    assert (len(first.splits.train), len(first.splits.val), len(first.splits.test)) == (90, 10, 20)
+    assert [s.name for s in again.splits.train] == [s.name for s in first.splits.train]
+    note = "a part of CIFAR-10 only, not comparable with published figures: train 100 of 50,000, test 20 of 10,000"
+    assert first.source.notes == again.source.notes == (note,)
+
+
+@pytest.mark.slow
+def test_a_published_set_is_fine_tuned_on_by_name(tmp_path: Path) -> None:
+    result = run(f"cifar10={cifar(tmp_path / 'data')}", tmp_path / "run", epochs=1)  # type: ignore[arg-type]
+    assert (vitkit.load(result.bundle).classes or ())[:2] == ("airplane", "automobile")
+    assert "a part of CIFAR-10 only, not comparable with published figures" in json.dumps(result.facts)
 
 
 def test_a_published_set_is_audited_and_given_to_a_recipe_by_name(tmp_path: Path) -> None:
