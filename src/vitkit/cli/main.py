@@ -18,7 +18,7 @@ from typing import Any
 import click
 
 from vitkit import __version__
-from vitkit.cli import checkpoints, comparing, training
+from vitkit.cli import checkpoints, comparing, published, training
 from vitkit.cli.options import (
     Duration,
     Setting,
@@ -41,6 +41,7 @@ SECTIONS = (
     ("Use it", ("predict", "evaluate", "compare")),
     ("Train as published", ("pretrain", "recipes")),
     ("Published models", ("models", "verify", "convert")),
+    ("Published data", ("datasets",)),
     ("This machine", ("doctor",)),
 )
 PAGE = """\
@@ -53,7 +54,7 @@ vit {version}: Vision Transformers, from a folder of photos to a classifier you 
   A model M is a bundle folder (runs/photos/model), or a checkpoint file or folder of Google, timm, Hugging Face,
   torchvision, DeiT, DINO, DINOv2, MAE or OpenCLIP, or a name of `vit models`.
   DATA is a folder of class folders, one with train/ and val/ or test/ inside,
-  a CSV or Parquet table, a tar file, or `digits`.
+  a CSV or Parquet table, a tar file, `digits`, or NAME=FOLDER of `vit datasets`.
   Everywhere: --json prints results as JSON, --offline opens no socket. `vit COMMAND --help` says more.
 """
 
@@ -263,8 +264,14 @@ def doctor(as_json: bool, offline: bool) -> None:
 
 
 for _command in (
-    checkpoints.convert, checkpoints.models, checkpoints.verify, comparing.compare, training.pretrain, training.recipes,
-):  # fmt: skip
+    checkpoints.convert,
+    checkpoints.models,
+    checkpoints.verify,
+    comparing.compare,
+    published.datasets,
+    training.pretrain,
+    training.recipes,
+):
     cli.add_command(_command)
 
 

@@ -10,7 +10,7 @@ import tarfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 from vitkit.config import UserError
 from vitkit.data.containers import ImageSource
@@ -19,7 +19,7 @@ from vitkit.data.samples import SPLIT_NAMES, listed
 from vitkit.data.tables import ClassList, Table, name_labels, read_class_list
 from vitkit.data.unpack import CutError, unpacked
 
-__all__ = ["TarMember", "read_tar", "read_tar_images"]
+__all__ = ["TarMember", "list_tar", "read_tar", "read_tar_images"]
 
 GZIP = b"\x1f\x8b"
 COMPRESSED = {b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd", b"PK": "zip"}
@@ -97,6 +97,25 @@ def read_tar_images(path: Path) -> list[tuple[str, ImageSource]]:
     return [(f"{path}/{name}", member) for name, member in listing.images.items()]
 
 
+def list_tar(path: Path, inner: TarMember | None = None) -> dict[str, TarMember]:
+    """Every plain file of a tar file, plain or gzip, by its name, in its order; hidden files are left out.
+
+    Args:
+        path: the tar file.
+        inner: a member of ``path`` that is an uncompressed tar file itself, to list instead.
+
+    Raises:
+        UserError: as `read_tar`.
+    """
+    if inner is None:
+        listing = _list(path)
+    else:
+        listing = _Listing(path, {}, {}, [])
+        _fill(listing, Path(inner.path), inner.offset, inner.offset + inner.size)
+    members = [*listing.images.items(), *listing.others.items()]
+    return dict(sorted(members, key=lambda member: member[1].offset))
+
+
 def _list(path: Path) -> _Listing:
     try:
         with open(path, "rb") as file:
@@ -132,12 +151,15 @@ def _list_plain(path: Path, file: Path) -> _Listing:
     return listing._replace(ended=ended)
 
 
-def _fill(listing: _Listing, file: Path) -> tuple[int, int]:
-    """Put the members of a tar file into the listing. Returns the number of hidden ones, and where the last one ends."""
+def _fill(listing: _Listing, file: Path, start: int = 0, stop: int | None = None) -> tuple[int, int]:
+    """Put the members of the tar file between two places of ``file`` into the listing.
+
+    Returns the number of hidden ones, and where the last one ends.
+    """
     path, images, others = listing.path, listing.images, listing.others
-    hidden, end, length, place = 0, 0, file.stat().st_size, str(file)
+    hidden, end, length, place = 0, start, stop or file.stat().st_size, str(file)
     try:
-        with tarfile.open(file, "r:") as archive:
+        with open(file, "rb") as content, tarfile.open(fileobj=_at(content, start), mode="r:") as archive:
             while (member := archive.next()) is not None:
                 archive.members = []  # type: ignore[attr-defined]  # or the archive would keep them all
                 if archive.offset <= end or member.size < 0:
@@ -166,6 +188,11 @@ def _fill(listing: _Listing, file: Path) -> tuple[int, int]:
             f"{path} is not a whole tar file: {error}. {_held(listing)} Copy or download it again."
         ) from None
     return hidden, end
+
+
+def _at(content: BinaryIO, start: int) -> BinaryIO:
+    content.seek(start)
+    return content
 
 
 def _held(listing: _Listing) -> str:

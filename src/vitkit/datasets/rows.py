@@ -25,6 +25,9 @@ class Published:
     source: str  # address of the publisher's page or the paper
     layout: str  # what the folder must hold, one line, said in errors
     read: Callable[[Path], Source]
+    apart: tuple[str, ...] = ()  # splits that are files of their own: one of them is enough
+    signs: tuple[str, ...] = ()  # names in the folder that tell this layout from all others
+    note: str = ""  # what a user should know before comparing: what of the published splits could not be reproduced
 
     def open(self, folder: Path, *, partial: bool = False) -> Source:
         """Read the data set and check it against what was published.
@@ -36,7 +39,17 @@ class Published:
         """
         if not folder.is_dir():
             raise UserError(f"{self.title}: no folder {folder}; expected {self.layout}.")
-        source = self.read(folder)
+        try:
+            source = self.read(folder)
+        except UserError as error:
+            if self.layout in str(error):
+                raise
+            raise UserError(f"{error} Expected of {self.title}: {self.layout}.") from None
+        splits = {split: kept for split, kept in source.splits.items() if kept}
+        notes = (*source.notes, self.note) if self.note else source.notes
+        source = dataclasses.replace(source, splits=splits, notes=notes)
+        if not source.splits:
+            raise UserError(f"{self.title} in {folder}: none of its images are there; expected {self.layout}.")
         found = {split: len(samples) for split, samples in source.splits.items()}
         if len(source.classes) != self.classes:
             raise UserError(
@@ -44,7 +57,9 @@ class Published:
                 f"expected {self.layout}."
             )
         wrong = [
-            f"{split} {found.get(split, 0):,} of {n:,}" for split, n in self.counts.items() if found.get(split) != n
+            f"{split} {found.get(split, 0):,} of {n:,}"
+            for split, n in self.counts.items()
+            if found.get(split) != n and (split in found or split not in self.apart)
         ]
         if not wrong:
             return source

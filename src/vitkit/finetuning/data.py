@@ -13,10 +13,11 @@ from vitkit.console import Console
 from vitkit.data.audit import CACHE_NAME, Scan, scan
 from vitkit.data.cache import Cache
 from vitkit.data.findings import Finding, find
-from vitkit.data.sources import Sample, Source, match_classes, read_source
+from vitkit.data.sources import Sample, Source, match_classes
 from vitkit.data.subsets import Splits, make_splits, stratified_folds
 from vitkit.data.survey import Survey, survey
 from vitkit.data.targets import class_counts, strata
+from vitkit.datasets import book
 from vitkit.evals.tasks import Task, make_task
 from vitkit.finetuning.arguments import Arguments
 from vitkit.recipes.finetune import validation_fraction
@@ -64,9 +65,9 @@ def read_data(arguments: Arguments, stored_plan: Path | None, resumed: bool, con
     """Find and open the images, and make or read the split.
 
     Raises:
-        UserError: see `read_source`, `scan` and `make_splits`.
+        UserError: see `book.read_data`, `scan` and `make_splits`.
     """
-    source = read_source(arguments.data)
+    source = book.read_data(arguments.data, partial=True)
     _check_names(source)
     splits = dict(source.splits)
     if "train" not in splits and "all" not in splits:
@@ -74,7 +75,7 @@ def read_data(arguments: Arguments, stored_plan: Path | None, resumed: bool, con
             f"{arguments.data} has no train/ folder, only {', '.join(splits)}; there is nothing to train on."
         )
     if arguments.val is not None:
-        extra = match_classes(read_source(arguments.val), source.classes)
+        extra = match_classes(book.read_data(arguments.val, partial=True), source.classes)
         if extra.multilabel != source.multilabel:
             kinds = [MULTI if part.multilabel else SINGLE for part in (source, extra)]
             raise UserError(

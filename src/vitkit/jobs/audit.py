@@ -23,8 +23,9 @@ from vitkit.data.cache import Cache
 from vitkit.data.download import without_secrets
 from vitkit.data.findings import Losses, find, fit_losses, rank
 from vitkit.data.pixels import FITS, MAX_PIXELS, Preprocess, choose_fit
-from vitkit.data.sources import Source, data_name, read_source
+from vitkit.data.sources import Source
 from vitkit.data.survey import survey
+from vitkit.datasets.book import data_name, read_data
 from vitkit.report import write_audit
 
 __all__ = ["AuditResult", "audit"]
@@ -83,7 +84,7 @@ def audit(
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder} already exists. Choose another --out.")
     return audit_source(
-        read_source(data), folder, model=model, fit=fit, image_size=image_size, strict=strict, workers=workers,
+        read_data(data, partial=True), folder, model=model, fit=fit, image_size=image_size, strict=strict, workers=workers,
         channels=channels, max_pixels=max_pixels, overrides=overrides or {},
         command=command or without_secrets(f"vitkit.audit({str(data)!r})"), console=console, began=began,
     )  # fmt: skip
@@ -105,7 +106,7 @@ def audit_source(
     console: Console,
     began: float,
 ) -> AuditResult:
-    """Audit what `read_source` understood; see `audit`."""
+    """Audit what `read_data` understood; see `audit`."""
     record = _record(model, image_size, overrides)  # a mistaken model is told before the files are opened
     console.say(f"data      {source.name}: {source.describe()}")
     for note in source.notes:

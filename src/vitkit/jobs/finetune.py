@@ -18,7 +18,7 @@ from vitkit.config import UserError, free_folder, read_json, write_json
 from vitkit.console import Console
 from vitkit.data.loader import spare_cores
 from vitkit.data.pixels import MAX_PIXELS
-from vitkit.data.sources import data_name, pinned
+from vitkit.datasets.book import data_name, pinned
 from vitkit.evals.tasks import check_metric
 from vitkit.finetuning.arguments import Arguments, absolute, check_arguments, read_arguments
 from vitkit.finetuning.backbone import check_model, choose_preprocess, load_backbone, with_new_head

@@ -26,7 +26,7 @@ from vitkit.checkpoint import has_checkpoint, load_checkpoint
 from vitkit.config import UserError, did_you_mean, from_dict, read_json
 from vitkit.console import Console, percent
 from vitkit.data.loader import spare_cores
-from vitkit.data.sources import pinned
+from vitkit.datasets.book import pinned
 from vitkit.engines.eager import EagerEngine
 from vitkit.evals.scoring import outputs_of, rows, score_samples
 from vitkit.evals.tasks import make_task

@@ -11,7 +11,8 @@ from vitkit.console import Console
 from vitkit.data.audit import digest
 from vitkit.data.loader import Batch, training_batches
 from vitkit.data.mixing import draw_mix, mix_part, one_hot, part_with_neighbour
-from vitkit.data.sources import Sample, Source, read_source
+from vitkit.data.sources import Sample, Source
+from vitkit.datasets.book import read_data
 from vitkit.parallel.world import ALONE, World
 from vitkit.recipes.recipe import Recipe
 
@@ -36,9 +37,9 @@ def read_recipe_data(data: str, console: Console) -> RecipeData:
     """Find the images. Training chooses nothing on them: the last weights are kept.
 
     Raises:
-        UserError: as `read_source`; no training split, or images with several classes.
+        UserError: as `read_data`; no training split, or images with several classes.
     """
-    source = read_source(data)
+    source = read_data(data, partial=True)
     console.say(f"data      {source.name}: {source.describe()}")
     for note in source.notes:
         console.say(f"          {note}")
