@@ -53,6 +53,7 @@ class Dataset:
     aliases: tuple[str, ...] = ()
     source: str = ""  # address of the publisher's page or the paper
     group: str = ""  # VTAB's
+    splits: tuple[tuple[str, str], ...] = ()  # splits with a metric of their own: (split, what top1 of it is)
 
 
 def _rate(name: str, title: str, *aliases: str, better: str = "higher") -> Metric:
@@ -75,7 +76,7 @@ METRICS = (
     _rate("accuracy_all", "accuracy, all images", "accuracy - all images", "all"),
     _rate("accuracy_clean", "accuracy, clean images", "accuracy - clean images", "clean"),
     _rate("accuracy_corrupted", "accuracy, corrupted images", "accuracy - corrupted images", "corrupted"),
-    Metric("mce", "mean corruption error, AlexNet = 100", "relative %", "lower", high=None),
+    Metric("mce", "mean corruption error, of AlexNet's", PERCENT, "lower", high=None),
     _rate("i2t_r1", "image to text, recall at 1"),
     _rate("t2i_r1", "text to image, recall at 1"),
 )
@@ -130,8 +131,9 @@ SHIFTED = ("domain-generalization", "zero-shot")
 
 
 def _imagenet_like(name: str, title: str, summary: str, images: int | None, classes: int, source: str, *aliases: str,
-                   tasks: tuple[str, ...] = HARDER, metrics: tuple[str, ...] = ()) -> Dataset:  # fmt: skip
-    return Dataset(name, title, summary, tasks, images, "test", classes, metrics, aliases, source)
+                   tasks: tuple[str, ...] = HARDER, metrics: tuple[str, ...] = (),
+                   splits: tuple[tuple[str, str], ...] = ()) -> Dataset:  # fmt: skip
+    return Dataset(name, title, summary, tasks, images, "test", classes, metrics, aliases, source, splits=splits)
 
 
 def _vtab(group: str, name: str, title: str, summary: str, images: int, classes: int, *aliases: str) -> Dataset:
@@ -159,7 +161,7 @@ DATASETS = (
                    "imagenet-v2-matched-frequency"),
     _imagenet_like("objectnet", "ObjectNet",
                    "Household objects in odd places, rotated and seen from unusual sides; 113 of its classes are ImageNet's, and "
-                   "only these are scored. Made for testing alone.", None, 113, "https://objectnet.dev",
+                   "only these are scored. Made for testing alone.", 18_574, 113, "https://objectnet.dev",
                    tasks=("image-classification", "domain-generalization", "zero-shot")),
     _imagenet_like("imagenet-a", "ImageNet-A", "Real photographs of 200 ImageNet classes that a ResNet-50 gets wrong.", 7_500,
                    200, "https://arxiv.org/abs/1907.07174", "imagenet adversarial", tasks=SHIFTED),
@@ -176,7 +178,8 @@ DATASETS = (
                    "told apart for images without and with such flaws.", 8_900, 200,
                    "https://vizwiz.org/tasks-and-datasets/image-classification/", "vizwiz-cls",
                    tasks=("domain-generalization", "domain-adaptation"),
-                   metrics=("accuracy_all", "accuracy_clean", "accuracy_corrupted")),
+                   metrics=("accuracy_all", "accuracy_clean", "accuracy_corrupted"),
+                   splits=(("all", "accuracy_all"), ("clean", "accuracy_clean"), ("corrupted", "accuracy_corrupted"))),
     Dataset("cifar10", "CIFAR-10", "Ten classes of 32 by 32 pixel pictures, 50,000 to train and 10,000 to test on.", USUAL,
             10_000, "test", 10, (), ("cifar-10", "cifar 10"), "https://www.cs.toronto.edu/~kriz/cifar.html"),
     Dataset("cifar100", "CIFAR-100", "A hundred classes of 32 by 32 pixel pictures, 500 of each to train on.", USUAL,
