@@ -142,7 +142,8 @@ def _read_published(file: Mapping[str, Any]) -> Iterator[Entry]:
     source = file["source"]
     common = {
         "kind": source["kind"], "paper": source["paper"], "date": source["date"], "source": source["address"],
-        "source_title": source["title"], "source_short": source["short"], "licence": source["licence"], "attribution": source["attribution"],
+        "source_title": source["title"], "source_short": source["short"],
+        "licence": source["licence"], "attribution": source["attribution"],
     }  # fmt: skip
     for table in file["tables"]:
         for row in table["rows"]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-
 from functools import cache
 
 from vitkit.board.catalogue import DATASETS, METRICS, TASKS, Dataset, Metric, Task
@@ -85,10 +84,10 @@ def _published(entries: Sequence[Entry], metric: Metric) -> list[str]:
             spread = f"{_figure(entry, entry.low)} to {_figure(entry, entry.high)}, {entry.interval}"
         doubt = "" if entry.plausible else f"implausible: {entry.reason}"
         printed = entry.metric_title if entry.metric_title.lower() != metric.title else ""
-        details = doubt or "; ".join(part for part in (printed, _details(entry)) if part)
+        details = "; ".join(part for part in (printed, doubt or _details(entry)) if part)
         cells.append(
             (
-                _figure(entry.value),
+                _figure(entry),
                 spread,
                 entry.model or "(no model printed)",
                 entry.pretraining,
@@ -108,7 +107,7 @@ def _ours(entries: Sequence[Entry], everything: Sequence[Entry]) -> list[str]:
         against = f"{_compared(entry, other)} to {_figure(other)} of {other.model} ({_origin(other)})" if other else ""
         cells.append(
             (
-                _figure(entry.value),
+                _figure(entry),
                 interval,
                 entry.model,
                 f"{entry.n:,} images{part}",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,8 +16,13 @@ from vitkit.config import UserError
 __all__ = ["Checked", "validate"]
 
 OPTIMISTIC = "optimistic"  # in the label of a row whose images took part in making the model
-ASIDE = {"unknown_rate": "it says how often the model asks for help, not how often it is right"}
+ASIDE = (  # metrics of our own rows that are no figure of a table
+    (re.compile("unknown_rate"), "it says how often the model asks for help, not how often it is right"),
+    (re.compile(r"\d+shot-seed-\d+"), "one of the draws whose mean is a figure of the board"),
+    (re.compile("ce"), "a part of the mean that is a figure of the board"),
+)
 UNIT_OF_ROWS = "fraction"
+SHOWN = 6  # faults in a message
 
 
 class _FaultError(Exception):
@@ -59,7 +65,7 @@ def validate(
         part: fewer images than published were scored, and the result may be marked so.
 
     Raises:
-        UserError: anything wrong with any row, one line each: field and reason; or no row that belongs on the board.
+        UserError: anything wrong with any row, each with its field and reason; or no row that belongs on the board.
     """
     named = Named(dataset, task, model)
     faults, entries, left_out = [], list[Entry](), []
@@ -84,7 +90,10 @@ def validate(
     if not faults and not entries:
         faults = left_out
     if faults:
-        raise UserError(f"{submission.where} is not added to the board:" + "".join(f"\n  {fault}" for fault in faults))
+        more = f"; and {len(faults) - SHOWN} more" if len(faults) > SHOWN else ""
+        raise UserError(
+            f"{submission.where} is not added to the board: {'; '.join(fault.rstrip('.') for fault in faults[:SHOWN])}{more}."
+        )
     return Checked(entries, left_out)
 
 
@@ -131,8 +140,9 @@ def _entry(row: Mapping[str, Any], submission: Submission, named: Named, common:
     dataset, split = _dataset(row, named)
     task = _known(find_task, named.task or row.get("task"), "task", dataset)
     name = row.get("metric")
-    if name in ASIDE:
-        return f"metric: {ASIDE[name]}"
+    for pattern, why in ASIDE:
+        if pattern.fullmatch(str(name)):
+            return f"metric: {why}"
     metric = _known(find_metric, name, "metric")
     metric, whole = _of_split(dataset, split, metric)
     if metric is None:
