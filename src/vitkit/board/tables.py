@@ -34,9 +34,9 @@ def overview_lines(entries: Sequence[Entry]) -> list[str]:
                     dataset.title,
                     metric.title,
                     _figure(best) if best else "",
-                    f"{best.model} ({_origin(best)})" if best else "(community only)",
+                    f"{best.model} ({_origin(best)})" if best else _without(found),
                     _figure(own) + (" of a part" if own.part else "") if own else "",
-                    _compared(own, other) if own and other else "",
+                    _compared(own, other) if own and other and not own.part else "",
                 )
             )
         if len(cells) > 1:
@@ -57,6 +57,10 @@ def leaderboard_lines(entries: Sequence[Entry], everything: Sequence[Entry], sor
             lines.append(f"  {heading or f'community, checked by nobody: {_listing(own[0])}'}")
             lines += _ours(own, everything) if kind == OURS else _published(own, metric)
     return lines[1:]
+
+
+def _without(entries: Sequence[Entry]) -> str:
+    return "(community only)" if any(entry.kind == COMMUNITY for entry in entries) else "(nothing published)"
 
 
 def _tables(entries: Sequence[Entry], tasks: Sequence[Task]) -> Iterable[tuple[Task, Dataset, Metric, list[Entry]]]:
@@ -101,17 +105,15 @@ def _published(entries: Sequence[Entry], metric: Metric) -> list[str]:
 def _ours(entries: Sequence[Entry], everything: Sequence[Entry]) -> list[str]:
     cells = []
     for entry in entries:
-        other = beside(entry, everything)
         interval = f"[{_figure(entry, entry.low)}, {_figure(entry, entry.high)}]" if entry.low is not None else ""
-        part = ", a part: not comparable" if entry.part else ""
-        against = f"{_compared(entry, other)} to {_figure(other)} of {other.model} ({_origin(other)})" if other else ""
+        part = " of a part" if entry.part else ""
         cells.append(
             (
                 _figure(entry),
                 interval,
                 entry.model,
                 f"{entry.n:,} images{part}",
-                against or "nothing published",
+                _against(entry, beside(entry, everything)),
                 entry.date,
             )
         )
@@ -119,7 +121,15 @@ def _ours(entries: Sequence[Entry], everything: Sequence[Entry]) -> list[str]:
 
 
 def _compared(entry: Entry, other: Entry) -> str:
-    return f"{difference(entry, other):+.4g}"
+    found = difference(entry, other)
+    return f"{found:+.2f}" if entry.unit == "%" else f"{found:+.4g}"
+
+
+def _against(entry: Entry, other: Entry | None) -> str:
+    """The published value that one of ours stands beside, with the difference where the two can be compared."""
+    if other is None:
+        return "nothing published"
+    return f"{'not compared' if entry.part else _compared(entry, other)} to {_figure(other)} of {other.model} ({_origin(other)})"
 
 
 def _figure(entry: Entry, value: float | None = None) -> str:

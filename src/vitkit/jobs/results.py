@@ -7,6 +7,7 @@ import hashlib
 import json
 import re
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 
 from vitkit.board.catalogue import DATASETS, PAPERS, TASKS, find_dataset, find_task, plain
@@ -95,7 +96,7 @@ def describe_entry(entry: Entry, everything: Sequence[Entry] | None = None) -> d
         other = beside(entry, all_entries() if everything is None else everything)
         facts["beside"] = other and {
             "value": other.value, "model": other.model, "paper": other.paper, "table": other.table, "source": other.source,
-            "difference": difference(entry, other),
+            "difference": None if entry.part else difference(entry, other),
         }  # fmt: skip
     return facts
 
@@ -148,9 +149,7 @@ def write_results_site(out: str | Path, *, console: Console | None = None) -> No
     Raises:
         UserError: the files cannot be written.
     """
-    from vitkit.board.site import write_site
-
-    write_site(Path(out), console or Console())
+    import_module("vitkit.board.site").write_site(Path(out), console or Console())  # imports jinja2
 
 
 def _answers(entry: Entry, word: str) -> bool:
