@@ -211,6 +211,24 @@ def test_a_run_of_finetune_is_added_as_its_report_says(photos: Path, tmp_path: P
     assert [entry.metric for entry in ours()] == [entry.metric for entry in entries]
 
 
+def test_a_run_of_pretrain_is_added_too(photos: Path, tmp_path: Path) -> None:
+    settings = {
+        "steps": 2,
+        "batch_size": 8,
+        "model.embed_dim": 16,
+        "model.depth": 1,
+        "model.num_heads": 1,
+        "model.mlp_dim": 16,
+    }
+    vitkit.pretrain("cifar10_small", data=photos, out=tmp_path / "run", settings=settings, workers=0)
+    entries = add_result(tmp_path / "run", dataset="cifar10", part=True, console=Console(io.StringIO()))
+    [top1] = [entry for entry in entries if entry.metric == "top1"]
+    assert (top1.n, top1.model, top1.extra["protocol"]) == (12, "cifar10_small", "pretrain")
+    assert top1.data
+    assert top1.code == json.loads((tmp_path / "run" / "report.json").read_text())["code"]
+    assert len(top1.fingerprint) == 64
+
+
 def test_the_board_loads_nothing_heavy_and_is_quick(tmp_path: Path) -> None:
     code = "import os\nos.environ['VITKIT_BOARD'] = 'nowhere'\nfrom vitkit.cli.main import main\nassert main(['results']) == 0"
     loaded, seconds = loaded_by(code)
