@@ -31,6 +31,7 @@ from vitkit.cli.options import (
     print_json,
     strict,
 )
+from vitkit.cli.results import results
 from vitkit.config import UserError, did_you_mean
 from vitkit.parallel.launch import launched_rank
 
@@ -41,7 +42,7 @@ SECTIONS = (
     ("Use it", ("predict", "evaluate", "compare")),
     ("Train as published", ("pretrain", "recipes")),
     ("Published models", ("models", "verify", "convert")),
-    ("Published data", ("datasets",)),
+    ("Published data and results", ("datasets", "results")),
     ("This machine", ("doctor",)),
 )
 PAGE = """\
@@ -269,6 +270,7 @@ for _command in (
     checkpoints.verify,
     comparing.compare,
     published.datasets,
+    results,
     training.pretrain,
     training.recipes,
 ):
