@@ -14,7 +14,9 @@ from vitkit.datasets.rows import Published
 
 __all__ = ["FAMILIES", "find_dataset", "list_datasets", "place_of", "read_data"]
 
-FAMILIES: tuple[str, ...] = ()  # modules of this package that hold ROWS
+FAMILIES: tuple[str, ...] = (  # modules of this package that hold ROWS
+    "clevr", "dmlab", "dsprites", "eurosat", "kitti", "patch_camelyon", "resisc45", "retinopathy", "smallnorb", "sun397", "svhn",
+)  # fmt: skip
 
 
 @cache
