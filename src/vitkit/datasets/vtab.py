@@ -4,11 +4,11 @@ The published 1,000 images of a task are the first 800 of its train split and th
 `tensorflow_datasets` prepared them**. That order cannot be had from the publishers' files. So:
 
 - A folder that tfds prepared (``NAME[/CONFIG]/VERSION`` with .tfrecord shards) gives the published images, exactly.
-- From the publisher's files the same rules are applied to the publisher's order after a fixed shuffle: publishers sort by class,
-  and the first 800 would be of one. The shuffle is numpy's ``RandomState(seed).permutation`` of each official split, the seed being the
-  CRC-32 of the data set's name and the split's, such as ``svhn/train``. These 1,000 images are others than the published ones, and
-  where the test set is a part of an official split (smallNORB, dSprites, EuroSAT, RESISC45) its images are others too; the numbers
-  are comparable as those of two draws of the same task are. It is said wherever such a number is shown.
+- From the publisher's files the same rules are applied to the publisher's order after a fixed shuffle, since publishers sort by
+  class and the first 800 would be of one. The shuffle is numpy's ``RandomState(seed).permutation`` of each official split, the seed
+  being the CRC-32 of the data set's name and the split's, such as ``svhn/train``. These 1,000 images are others than the published
+  ones, and where the test set is a part of an official split (smallNORB, dSprites, EuroSAT, RESISC45) its images are others too;
+  the numbers are comparable as those of two draws of the same task are. It is said wherever such a number is shown.
 
 Source: task_adaptation, data/*.py (``train800``, ``val200``, ``train800val200``, ``test``); arXiv 1910.04867; VIT_SPEC 6.2.
 """
