@@ -23,7 +23,7 @@ class HDF5Image(NamedTuple):
 
     path: str
     name: str
-    index: int
+    number: int
     scale: int = 1
 
     def read(self) -> bytes:
@@ -33,10 +33,10 @@ class HDF5Image(NamedTuple):
             OSError: the file is gone or damaged, or has no such image.
         """
         try:
-            pixels = _opened(self.path, os.getpid())[self.name][self.index]
+            pixels = _opened(self.path, os.getpid())[self.name][self.number]
         except (KeyError, ValueError, IndexError, RuntimeError) as error:
             raise OSError(
-                errno.EIO, f"image {self.index} of {self.name!r} cannot be read: {error}", self.path
+                errno.EIO, f"image {self.number} of {self.name!r} cannot be read: {error}", self.path
             ) from None
         return as_npy(np.asarray(pixels) * np.uint8(self.scale))
 
