@@ -14,7 +14,7 @@ from pathlib import Path
 
 from vitkit.config import UserError
 from vitkit.data.samples import SPLIT_NAMES, Sample, Source
-from vitkit.datasets.facts import LabelOf, checked, one_of
+from vitkit.datasets.facts import Facts, LabelOf, checked, one_of
 from vitkit.datasets.lazy import LazySamples
 from vitkit.datasets.tfrecord import Record, RecordImage, find_records, read_example
 
@@ -25,9 +25,9 @@ INFO = "dataset_info.json"
 DEPTH = 3  # folders: NAME/CONFIG/VERSION
 
 
-def stored_label(facts: object) -> int:
+def stored_label(facts: Facts) -> int:
     """The feature ``label``."""
-    return one_of(facts, "label")  # type: ignore[arg-type]
+    return one_of(facts, "label")
 
 
 def find_prepared(folder: Path, name: str, config: str = "") -> Path | None:
