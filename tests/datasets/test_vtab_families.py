@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import gzip
+import hashlib
 import json
 import tarfile
 import zipfile
@@ -28,7 +29,26 @@ def pixels_of(sample: Sample) -> np.ndarray:
 def opened(name: str, folder: Path) -> dict[str, list[Sample]]:
     source = find_dataset(name).open(folder, partial=True)
     assert "a part of" in source.notes[-1]
-    return {split: list(samples) for split, samples in source.splits.items()}
+    for split, samples in source.splits.items():
+        assert_tfds_order(name, split, [sample.name for sample in samples])
+    return {split: sorted(samples, key=lambda sample: sample.name) for split, samples in source.splits.items()}
+
+
+def assert_tfds_order(name: str, split: str, names: list[str]) -> None:
+    """Names as published data sets give them, to tfds' keys as its builders give them, to its order: the MD5 of split and key."""
+    stems = [found.rpartition("/")[2] for found in names]
+    keys = {
+        "svhn": lambda: map(int, stems), "dsprites": lambda: map(int, stems), "smallnorb": lambda: map(int, stems),
+        "patch": lambda: [f"{'valid' if split == 'val' else split}_{int(stem)}" for stem in stems],
+        "eurosat": lambda: [f"{found.split('/')[-2]}_{stem}" for found, stem in zip(names, stems, strict=True)],
+        "resisc45": lambda: [f"{found.split('/')[-2]}_{stem}" for found, stem in zip(names, stems, strict=True)],
+        "retinopathy": lambda: stems, "clevr": lambda: stems, "kitti": lambda: [f"{stem}.png" for stem in stems],
+        "sun397": lambda: [f"/{found}" for found in names],
+        "dmlab": lambda: [f"file{int(stem)}" for stem in stems],
+    }[name.split("_")[0]]()  # fmt: skip
+    salt = "validation" if split == "val" else split
+    sums = [hashlib.md5(f"{salt}{key}".encode()).hexdigest() for key in keys]
+    assert sums == sorted(sums)
 
 
 def labels(samples: list[Sample]) -> list[int]:
@@ -168,7 +188,7 @@ def test_clevr(tmp_path: Path, packed: bool) -> None:
                 archive.write(path, path.relative_to(tmp_path))
         root.rename(tmp_path / "moved")
     count, distance = opened("clevr_count", tmp_path), opened("clevr_distance", tmp_path)
-    assert labels(count["train"]) == [7, 0]  # by file name: 10 objects, then 3
+    assert labels(count["train"]) == [7, 0]  # 10 objects, then 3
     assert labels(distance["train"]) == [5, 1]
     assert labels(count["val"]) == [1]
     assert labels(distance["val"]) == [0]  # 8 is not above 8
@@ -201,7 +221,11 @@ def test_dmlab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, packed: str) -> 
     for split, count in (("train", 3), ("validation", 1), ("test", 2)):
         for shard in range(2 if split == "train" else 1):
             contents = [
-                example(image=picture((shard, index, 7), kind="png"), filename=b"x", label=(shard * 3 + index) % 6)
+                example(
+                    image=picture((shard, index, 7), kind="png"),
+                    filename=f"file{shard * 3 + index}".encode(),
+                    label=(shard * 3 + index) % 6,
+                )
                 for index in range(count)
             ]
             write_records(folder / f"dmlab-{split}.tfrecord-{shard:05d}", contents)
@@ -213,7 +237,7 @@ def test_dmlab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, packed: str) -> 
     assert pixels_of(found["train"][4])[0, 0].tolist() == [1, 1, 7]
     assert [len(found[split]) for split in ("val", "test")] == [1, 2]
     if not packed:
-        write_records(folder / "dmlab-test.tfrecord-00000", [example(image=b"", label=6)])
+        write_records(folder / "dmlab-test.tfrecord-00000", [example(image=b"", filename=b"file0", label=6)])
         with pytest.raises(UserError, match="test/000000: its label is 6; the task has 6 classes"):
             opened("dmlab", folder)
         (folder / "dmlab-test.tfrecord-00000").unlink()
@@ -364,10 +388,10 @@ def test_sun397(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, packed: str) ->
             archive.add(tmp_path / "SUN397", "SUN397")
         (tmp_path / "SUN397").rename(tmp_path / "moved")
     found = opened("sun397", tmp_path)
-    assert labels(found["train"]) == list(range(396, -1, -3))  # in the order of the list
-    assert labels(found["val"]) == list(range(394, 0, -3))
-    assert "/" + found["test"][0].name == lists["te"][-1]
-    assert abs(int(pixels_of(found["train"][0])[0, 0, 0]) - 396 % 256) < 4
+    assert labels(found["train"]) == list(range(0, 397, 3))
+    assert labels(found["val"]) == list(range(1, 397, 3))
+    assert "/" + found["test"][0].name == lists["te"][0]
+    assert abs(int(pixels_of(found["train"][-1])[0, 0, 0]) - 396 % 256) < 4
     first = opened("sun397_01", tmp_path)
     assert labels(first["train"]) == list(range(397))
     assert labels(first["test"]) == [2]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from collections import Counter
 from pathlib import Path
 
@@ -96,18 +95,17 @@ def published(counts: dict[str, int]) -> Published:
     return Published("svhn", "SVHN", 7, counts, "", "", "files", lambda folder: source(**counts))
 
 
-def test_publishers_files_are_shuffled_by_a_fixed_and_documented_rule(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_publishers_files_are_cut_in_their_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     counts = {"train": 2_000, "test": 40}
     monkeypatch.setattr(vtab, "find_dataset", lambda name: published(counts))
     found = open_task(find_task("svhn"), tmp_path)
-    order = np.random.RandomState(zlib.crc32(b"svhn/train")).permutation(2_000)
-    assert names(found.train) == [f"train{n}" for n in order[:800]]
-    assert names(found.val) == [f"train{n}" for n in order[1_800:]]
-    assert sorted(names(found.test)) == sorted(span("test", 0, 40))
-    assert not found.published
-    assert found.notes[-1] == "not the published 1,000 images: from the publisher's files, after a fixed shuffle"
+    assert names(found.train) == span("train", 0, 800)
+    assert names(found.val) == span("train", 1_800, 2_000)
+    assert names(found.test) == span("test", 0, 40)
+    assert (found.caveat, found.notes[-1]) == ("", "the published 1,000 images, in the order of tfds")
+    caltech = open_task(find_task("caltech101"), tmp_path)
+    assert "in an order that was not published" in caltech.caveat
+    assert caltech.notes[-1] == f"not exactly the published task: {caltech.caveat}"
     counts = {"train": 500, "test": 40}
     with pytest.raises(UserError, match="has 450 and 50 images for 800 and 200"):
         open_task(find_task("svhn"), tmp_path)
@@ -160,7 +158,7 @@ def test_a_folder_that_tfds_prepared_keeps_its_order(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="train 10 of 70,000, val 2 of 15,000"):
         open_task(find_task("clevr_count"), tmp_path / "clevr")
     count = open_task(find_task("clevr_count"), tmp_path / "clevr", partial_set=True)
-    assert count.published
+    assert count.caveat == ""
     assert [sample.label for sample in count.train] == [0, 1, 2, 3, 4, 5, 6, 7, 0]  # the first 9 of 10
     assert [sample.label for sample in count.val] == [1]
     assert [sample.label for sample in count.test] == [7, 7]  # the official validation split

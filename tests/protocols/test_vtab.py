@@ -92,14 +92,14 @@ def test_the_whole_protocol_and_how_it_goes_on(
     ]  # fmt: skip
     assert "17 of 19 tasks have no folder" in warned
     assert "caltech101" in warned
-    assert "svhn: not the published 1,000 images" in said
+    assert "svhn: the published 1,000 images, in the order of tfds" in said
     assert "2 of 2 tasks" in said
     assert "1 of 2 tasks" in said
     assert "to go" in said
     assert "structured: no mean, 7 of 8 tasks are missing: clevr_count" in said
     assert "VTAB-1k: no score, 17 of 19 tasks are missing" in said
     assert rows[0].label == (
-        "other settings than the protocol: steps=2, batch_size=8, image_size=16; not the published 1,000 images; "
+        "other settings than the protocol: steps=2, batch_size=8, image_size=16; "
         "a part of the data set may be missing (--partial)"
     )
     stored = json.loads((tmp_path / "out/vtab/svhn.json").read_text())

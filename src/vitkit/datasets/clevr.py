@@ -19,6 +19,7 @@ from vitkit.data.containers import ImageSource, read_bytes
 from vitkit.data.samples import Source
 from vitkit.datasets.facts import Example, Facts, LabelOf, given, labelled
 from vitkit.datasets.members import find_one, list_members
+from vitkit.datasets.order import in_tfds_order
 from vitkit.datasets.rows import Published
 
 __all__ = ["ROWS", "clevr_count", "clevr_distance"]
@@ -61,7 +62,8 @@ def _examples(root: Path, members: dict[str, ImageSource], split: str) -> list[E
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{TITLE} in {root}: {scenes} cannot be understood ({error!r}). Fetch it again.") from None
     examples = []
-    for name, facts in sorted(found, key=lambda entry: entry[0]):
+    names = [name for name, _ in found]
+    for name, facts in in_tfds_order(found, names, "validation" if split == "val" else split):
         place = members.get(f"images/{split}/{name}")
         if place is None:
             raise UserError(

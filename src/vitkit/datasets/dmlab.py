@@ -16,8 +16,9 @@ from vitkit.data.samples import Sample, Source
 from vitkit.datasets.facts import Facts, checked, one_of
 from vitkit.datasets.lazy import LazySamples
 from vitkit.datasets.members import list_members
+from vitkit.datasets.order import in_tfds_order
 from vitkit.datasets.rows import Published, missing
-from vitkit.datasets.tfrecord import Record, RecordImage, find_records, read_example
+from vitkit.datasets.tfrecord import Record, RecordImage, find_records, peek, read_example
 
 __all__ = ["ROWS", "dmlab_label"]
 
@@ -46,7 +47,8 @@ def _read(folder: Path) -> Source:
                 records += find_records(Path(place.path), place.offset, place.size)
             else:
                 records += find_records(Path(str(place)))
-        splits[split] = LazySamples(len(records), partial(_sample, records, split))
+        order = in_tfds_order(range(len(records)), peek(records, "filename"), word)
+        splits[split] = LazySamples(len(records), partial(_sample, records, split), order)
     return Source("dmlab", CLASSES, splits)
 
 

@@ -24,6 +24,7 @@ from vitkit.datasets.facts import Facts, LabelOf, checked, one_of
 from vitkit.datasets.hdf5 import HDF5Image, check_images, read_array
 from vitkit.datasets.lazy import LazySamples
 from vitkit.datasets.members import find_one
+from vitkit.datasets.order import in_tfds_order
 from vitkit.datasets.rows import Published
 
 __all__ = ["ROWS", "BitImage", "dsprites_location", "dsprites_orientation"]
@@ -62,7 +63,9 @@ def _read(folder: Path, label: LabelOf) -> Source:
     image, classes = _hdf5(path) if path.suffix == ".hdf5" else _npz(path)
     if classes.ndim != 2 or classes.shape[1] != 6:
         raise UserError(f"{path}: the classes are {classes.shape}; expected (images, 6).")
-    return Source("dsprites", CLASSES, {"train": LazySamples(len(classes), partial(_sample, image, classes, label))})
+    order = in_tfds_order(range(len(classes)), range(len(classes)), "train")
+    samples = LazySamples(len(classes), partial(_sample, image, classes, label), order)
+    return Source("dsprites", CLASSES, {"train": samples})
 
 
 def _sample(image: Callable[[int], ImageSource], classes: Array, label: LabelOf, index: int) -> Sample:

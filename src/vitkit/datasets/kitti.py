@@ -19,6 +19,7 @@ from vitkit.data.containers import ImageSource, read_bytes
 from vitkit.data.samples import Source
 from vitkit.datasets.facts import Example, Facts, given, labelled
 from vitkit.datasets.members import find_one, list_members
+from vitkit.datasets.order import in_tfds_order
 from vitkit.datasets.rows import Published, missing
 
 __all__ = ["ROWS", "kitti_distance", "kitti_splits"]
@@ -81,7 +82,8 @@ def _read(folder: Path) -> Source:
     splits = {}
     for split, numbers in _official(folder, sorted(images)).items():
         found = []
-        for number in numbers:
+        names = [f"{number:06d}.png" for number in numbers]
+        for number in in_tfds_order(numbers, names, "validation" if split == "val" else split):
             if number not in labels:
                 raise UserError(f"{TITLE} in {folder}: no label_2/{number:06d}.txt; expected {LAYOUT}.")
             found.append(Example(f"{split}/{number:06d}", images[number], _facts(number, labels[number])))

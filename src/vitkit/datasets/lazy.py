@@ -11,10 +11,11 @@ __all__ = ["LazySamples"]
 
 
 class LazySamples(Sequence[Sample]):
-    """``make(index)`` for each index below ``length``. A slice is a list."""
+    """``make(index)`` for each index below ``length``, or in the order of ``order``. A slice is a list."""
 
-    def __init__(self, length: int, make: Callable[[int], Sample]) -> None:
-        self._length, self._make = length, make
+    def __init__(self, length: int, make: Callable[[int], Sample], order: Sequence[int] | None = None) -> None:
+        self._length = length
+        self._make = make if order is None else lambda index: make(order[index])
 
     def __len__(self) -> int:
         return self._length

@@ -16,6 +16,7 @@ from vitkit.config import UserError
 from vitkit.data.samples import Sample, Source
 from vitkit.datasets.hdf5 import HDF5Image, check_images, read_array
 from vitkit.datasets.lazy import LazySamples
+from vitkit.datasets.order import in_tfds_order
 from vitkit.datasets.rows import Published, missing
 
 __all__ = ["ROWS"]
@@ -37,7 +38,9 @@ def _split(folder: Path, split: str) -> LazySamples:
         raise UserError(f"{labels} has {len(y)} labels and {images.name} {count} images. Fetch them again.")
     if not np.isin(y, (0, 1)).all():
         raise UserError(f"{labels} holds labels other than 0 and 1. Fetch it again.")
-    return LazySamples(count, partial(_sample, str(images), split, y.astype(np.int64)))
+    keys = [f"{split}_{number}" for number in range(count)]
+    order = in_tfds_order(range(count), keys, "validation" if split == "valid" else split)
+    return LazySamples(count, partial(_sample, str(images), split, y.astype(np.int64)), order)
 
 
 def _sample(path: str, split: str, y: np.ndarray, index: int) -> Sample:

@@ -21,6 +21,7 @@ from vitkit.config import UserError
 from vitkit.data.containers import ImageSource, read_bytes
 from vitkit.data.samples import Sample, Source
 from vitkit.datasets.members import find_one, list_members
+from vitkit.datasets.order import in_tfds_order
 from vitkit.datasets.rows import Published
 
 __all__ = ["ROWS"]
@@ -50,6 +51,9 @@ def _read(folder: Path) -> Source:
             if name not in images:
                 raise UserError(f"{TITLE} in {folder}: no image {name}.jpeg of the {split} split; expected {LAYOUT}.")
             splits[split].append(Sample(f"{split}/{name}", images[name], level))
+        splits[split] = in_tfds_order(
+            splits[split], [name for name, _, _ in found], "validation" if split == "val" else split
+        )
         if splits[split]:
             _check_prepared(splits[split][0])
     return Source("retinopathy", GRADES, splits, ("images are taken to be prepared as btgraham-300",))

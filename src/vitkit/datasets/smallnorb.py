@@ -23,6 +23,7 @@ from vitkit.datasets.facts import Facts, LabelOf, checked, one_of
 from vitkit.datasets.lazy import LazySamples
 from vitkit.datasets.members import find_one
 from vitkit.datasets.norb import read_header, read_matrix
+from vitkit.datasets.order import in_tfds_order
 from vitkit.datasets.rows import Published
 
 __all__ = ["ROWS", "smallnorb_azimuth", "smallnorb_category", "smallnorb_elevation"]
@@ -77,7 +78,8 @@ def _split(folder: Path, split: str, label: LabelOf, classes: int) -> LazySample
     known = {"label_category": category, "label_elevation": facts[:, 1], "label_azimuth": facts[:, 2] // 2}
     pixels = read_matrix(dat, first_of_pairs=True) if dat.suffix == ".gz" else None
     place = _Place(dat, header.offset, pixels)
-    return LazySamples(count, partial(_sample, split, place, known, label, classes))
+    order = in_tfds_order(range(count), range(count), split)
+    return LazySamples(count, partial(_sample, split, place, known, label, classes), order)
 
 
 class _Place:

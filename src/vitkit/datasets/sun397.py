@@ -18,6 +18,7 @@ from vitkit.config import UserError
 from vitkit.data.containers import ImageSource, read_bytes
 from vitkit.data.samples import Sample, Source
 from vitkit.datasets.members import find_one, list_members
+from vitkit.datasets.order import in_tfds_order
 from vitkit.datasets.rows import Published, missing
 
 __all__ = ["ROWS"]
@@ -40,7 +41,8 @@ def _read(folder: Path, files: Mapping[str, str], layout: str) -> Source:
     for split, lines in lists.items():
         if absent := next((line for line in lines if line not in images), None):
             raise UserError(f"{TITLE}: {files[split]} names {absent}, which {root} does not hold. Fetch it again.")
-        splits[split] = [Sample(line[1:], images[line], index[line.rpartition("/")[0]]) for line in lines]
+        samples = [Sample(line[1:], images[line], index[line.rpartition("/")[0]]) for line in lines]
+        splits[split] = in_tfds_order(samples, lines, "validation" if split == "val" else split)
     return Source("sun397", classes, splits)
 
 
@@ -49,7 +51,7 @@ def _key(name: str) -> str:
 
 
 def _list(folder: Path, name: str, layout: str) -> list[str]:
-    """The lines of a list, in its own order."""
+    """The lines of a list."""
     place: ImageSource | None = next((p for p in (folder / name, folder / "Partitions" / name) if p.is_file()), None)
     if place is None and (folder / "Partitions.zip").is_file():
         held = list_members(folder / "Partitions.zip")

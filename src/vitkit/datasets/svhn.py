@@ -15,6 +15,7 @@ from vitkit.datasets.arrays import ArrayImage
 from vitkit.datasets.lazy import LazySamples
 from vitkit.datasets.mat import read_mat
 from vitkit.datasets.members import find_one
+from vitkit.datasets.order import in_tfds_order
 from vitkit.datasets.rows import Published
 
 __all__ = ["ROWS"]
@@ -39,7 +40,8 @@ def _split(path: Path) -> LazySamples:
         raise UserError(f"{path}: image {int(wrong.argmax())} has the label {y[wrong][0]}; expected 1 to 10, 10 for 0.")
     pixels, labels = np.ascontiguousarray(X.transpose(3, 0, 1, 2)), (y % 10).astype(np.int64)
     stem = path.stem.split("_")[0]
-    return LazySamples(len(y), lambda i: Sample(f"{stem}/{i:06d}", ArrayImage(pixels[i]), int(labels[i])))
+    order = in_tfds_order(range(len(y)), range(len(y)), stem)
+    return LazySamples(len(y), lambda i: Sample(f"{stem}/{i:06d}", ArrayImage(pixels[i]), int(labels[i])), order)
 
 
 ROWS = (

@@ -9,8 +9,10 @@ Source: tensorflow/tsl, lib/io/record_writer.h; tensorflow/core/example/{example
 from __future__ import annotations
 
 import errno
+import mmap
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,7 +21,7 @@ import numpy as np
 from vitkit.config import UserError
 from vitkit.datasets.crc32c import masked_crc32c
 
-__all__ = ["Features", "Record", "RecordImage", "find_records", "parse_example", "read_example"]
+__all__ = ["Features", "Record", "RecordImage", "find_records", "parse_example", "peek", "read_example"]
 
 HEADER = struct.Struct("<QI")
 CHECKSUM = struct.Struct("<I")
@@ -124,6 +126,37 @@ def read_example(record: Record) -> Features:
         raise UserError(f"{record.path}: {error.strerror}. Fetch it again.") from None
     except ValueError as error:
         raise UserError(f"{record.path}: record {record.number} is no tf.train.Example: {error}.") from None
+
+
+def peek(records: Sequence[Record], name: str) -> list[str]:
+    """The text ``name`` of each record, without reading the rest of it; what is read is not checked.
+
+    Raises:
+        UserError: a record without it.
+    """
+    found: list[str] = []
+    for path, group in groupby(records, key=lambda record: record.path):
+        with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as whole:
+            for record in group:
+                with memoryview(whole) as view, view[record.offset : record.offset + record.length] as content:
+                    text = _text(content, name)
+                if text is None:
+                    raise UserError(f"{record.path}: record {record.number} has no text {name!r}. Fetch it again.")
+                found.append(text)
+    return found
+
+
+def _text(content: memoryview, name: str) -> str | None:
+    try:
+        for _, features in _fields(content):
+            for _, entry in _fields(_view(features)):
+                parts = dict(_fields(_view(entry)))
+                if bytes(_view(parts[1])) == name.encode():
+                    (text,) = _feature(_view(parts[2]))
+                    return text.decode("utf-8")
+    except (ValueError, KeyError, AttributeError):
+        return None
+    return None
 
 
 def parse_example(content: bytes) -> Features:

@@ -1,14 +1,9 @@
 """VTAB-1k: 19 tasks of 1,000 training images, 800 to train on and 200 to choose hyper-parameters with, and their whole test sets.
 
-The published 1,000 images of a task are the first 800 of its train split and the first 200 of its val split **in the order in which
-`tensorflow_datasets` prepared them**. That order cannot be had from the publishers' files. So:
-
-- A folder that tfds prepared (``NAME[/CONFIG]/VERSION`` with .tfrecord shards) gives the published images, exactly.
-- From the publisher's files the same rules are applied to the publisher's order after a fixed shuffle, since publishers sort by
-  class and the first 800 would be of one. The shuffle is numpy's ``RandomState(seed).permutation`` of each official split, the seed
-  being the CRC-32 of the data set's name and the split's, such as ``svhn/train``. These 1,000 images are others than the published
-  ones, and where the test set is a part of an official split (smallNORB, dSprites, EuroSAT, RESISC45) its images are others too;
-  the numbers are comparable as those of two draws of the same task are. It is said wherever such a number is shown.
+The published 1,000 images of a task are the first 800 of its train split and the first 200 of its val split in the order in which
+`tensorflow_datasets` keeps them, which `datasets.order` computes: the readers of the publishers' files give every split in it, and
+the shards of a folder that tfds prepared (``NAME[/CONFIG]/VERSION``) are in it. Where something of the published task cannot be
+had from the publisher's files, `Task.caveat` says what, and it is said with every such number; a prepared folder has none.
 
 Source: task_adaptation, data/*.py (``train800``, ``val200``, ``train800val200``, ``test``); arXiv 1910.04867; VIT_SPEC 6.2.
 """
@@ -16,13 +11,10 @@ Source: task_adaptation, data/*.py (``train800``, ``val200``, ``train800val200``
 from __future__ import annotations
 
 import dataclasses
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-
-import numpy as np
 
 from vitkit.config import UserError, did_you_mean
 from vitkit.data.samples import Sample, Source
@@ -49,13 +41,16 @@ __all__ = [
     "derive",
     "find_task",
     "open_task",
-    "shuffle_seed",
-    "shuffled",
     "task_folder",
 ]
 
 NATURAL, SPECIALIZED, STRUCTURED = GROUPS = ("natural", "specialized", "structured")
 TRAIN, VAL = 800, 200  # images
+CAVEATS = {
+    "caltech101": "its split was drawn from files in an order that was not published",
+    "sun397": "images are in full size, the published ones shrunk to 120,000 pixels",
+    "retinopathy": "images were prepared by the user",
+}
 
 
 @dataclass(frozen=True)
@@ -71,13 +66,14 @@ class Task:
     cut: str  # see `derive`
     label: LabelOf = stored_label  # of a prepared record
     binary: bool = False  # prepared images are of 0 and 1
+    caveat: str = ""  # what differs from the published task where the publisher's files are read
 
 
 def _task(
     name: str, title: str, group: str, tfds: str, cut: str, *, folder: str = "", label: LabelOf = stored_label
 ) -> Task:
     folder = folder or name
-    return Task(name, title, group, folder, name, tfds, cut, label, binary=folder == "dsprites")
+    return Task(name, title, group, folder, name, tfds, cut, label, folder == "dsprites", CAVEATS.get(name, ""))
 
 
 # In the order of table 9.
@@ -113,7 +109,7 @@ class OpenTask:
     val: Sequence[Sample]  # 200
     test: Sequence[Sample]
     classes: tuple[str, ...]
-    published: bool  # are these the published images, prepared by tfds?
+    caveat: str  # what differs from the published task; empty where nothing does
     notes: tuple[str, ...]
 
 
@@ -149,7 +145,7 @@ def open_task(task: Task, folder: Path, *, partial_set: bool = False) -> OpenTas
     if prepared is not None:
         source = _prepared(task, row, prepared, name).open(prepared, partial=partial_set)
     else:
-        source = shuffled(row.open(folder, partial=partial_set), task.folder)
+        source = row.open(folder, partial=partial_set)
     train, val, test = derive(source, task.cut)
     if not partial_set and (len(train) < TRAIN or len(val) < VAL):
         raise UserError(f"{task.title} in {folder} has {len(train)} and {len(val)} images for {TRAIN} and {VAL}.")
@@ -157,33 +153,14 @@ def open_task(task: Task, folder: Path, *, partial_set: bool = False) -> OpenTas
         raise UserError(
             f"{task.title} in {folder}: a split is empty: train {len(train)}, val {len(val)}, test {len(test)}."
         )
-    note = (
-        "the published 1,000 images, in the order of tfds"
-        if prepared
-        else "not the published 1,000 images: from the publisher's files, after a fixed shuffle"
-    )
-    return OpenTask(task, train, val, test, source.classes, prepared is not None, (*source.notes, note))
+    caveat = "" if prepared else task.caveat
+    note = f"not exactly the published task: {caveat}" if caveat else "the published 1,000 images, in the order of tfds"
+    return OpenTask(task, train, val, test, source.classes, caveat, (*source.notes, note))
 
 
 def _prepared(task: Task, row: Published, folder: Path, name: str) -> Published:
     read = partial(read_prepared, name=name, classes=row.classes, label=task.label, binary=task.binary)
     return dataclasses.replace(row, read=read, layout=f"the shards of {folder}")
-
-
-def shuffle_seed(folder: str, split: str) -> int:
-    """The seed of the fixed shuffle of an official split."""
-    return zlib.crc32(f"{folder}/{split}".encode())
-
-
-def shuffled(source: Source, folder: str) -> Source:
-    """Every official split in the fixed order that stands in for tfds'."""
-    splits = {split: _permuted(samples, shuffle_seed(folder, split)) for split, samples in source.splits.items()}
-    return dataclasses.replace(source, splits=splits)
-
-
-def _permuted(samples: Sequence[Sample], seed: int) -> Sequence[Sample]:
-    order = np.random.RandomState(seed).permutation(len(samples))
-    return LazySamples(len(samples), lambda index: samples[int(order[index])])
 
 
 def derive(source: Source, cut: str) -> tuple[list[Sample], list[Sample], Sequence[Sample]]:

@@ -38,7 +38,6 @@ CHANGEABLE = (
     "steps", "batch_size", "image_size", "precision", "activation_checkpointing", "smoothing", "model.dropout", "model.drop_path",
 )  # fmt: skip
 OTHER_SETTINGS = "other settings than the protocol"
-OTHER_IMAGES = "not the published 1,000 images"
 
 
 def run(request: Request, console: Console) -> list[Row]:
@@ -174,8 +173,8 @@ def _label(request: Request, opened: OpenTask) -> str:
     words = []
     if request.settings:
         words.append(f"{OTHER_SETTINGS}: " + ", ".join(f"{key}={value}" for key, value in request.settings.items()))
-    if not opened.published:
-        words.append(OTHER_IMAGES)
+    if opened.caveat:
+        words.append(f"not exactly the published task: {opened.caveat}")
     if request.partial:
         words.append("a part of the data set may be missing (--partial)")
     return "; ".join(words)
