@@ -16,20 +16,10 @@ from vitkit.datasets.rows import Published
 __all__ = ["FAMILIES", "data_name", "find_dataset", "list_datasets", "pinned", "place_of", "read_data"]
 
 FAMILIES: tuple[str, ...] = (  # modules of this package that hold ROWS
-    "imagenet",
-    "cifar",
-    "pets",
-    "flowers102",
-    "caltech101",
-    "cars196",
-    "dtd",
-    "uc_merced",
-    "mnist",
-    "robustness",
-    "corruptions",
-    "objectnet",
-    "vizwiz",
-)
+    "imagenet", "cifar", "mnist", "pets", "flowers102", "caltech101", "cars196", "dtd", "uc_merced",
+    "clevr", "dmlab", "dsprites", "eurosat", "kitti", "patch_camelyon", "resisc45", "retinopathy", "smallnorb", "sun397", "svhn",
+    "robustness", "corruptions", "objectnet", "vizwiz",
+)  # fmt: skip
 
 
 @cache

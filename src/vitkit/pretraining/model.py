@@ -22,7 +22,7 @@ from vitkit.train import Objective
 from vitkit.zoo.adapt import resize
 from vitkit.zoo.load import load_model
 
-__all__ = ["check_start", "config_for", "first_model", "released", "with_objective"]
+__all__ = ["check_start", "config_for", "first_model", "released", "with_new_head", "with_objective"]
 
 
 def config_for(recipe: Recipe, classes: int) -> ViTConfig:
@@ -57,17 +57,22 @@ def first_model(recipe: Recipe, classes: int, console: Console) -> VisionTransfo
     console.say(f"start     {bundle.source}, licence {bundle.licence}")
     for note in bundle.notes:
         console.say(f"          {note}")
-    sized = resize(bundle.model, recipe.model.image_size)
+    return with_new_head(recipe, bundle.model, config.num_classes)
+
+
+def with_new_head(recipe: Recipe, model: VisionTransformer, outputs: int) -> VisionTransformer:
+    """A copy of a model at the recipe's size and with its dropout; a head of zeros for so many outputs, or none for 0."""
+    sized = resize(model, recipe.model.image_size)
     own = dataclasses.replace(
-        sized.config, num_classes=config.num_classes, representation_size=0, head_bias=True, distilled=False,
+        sized.config, num_classes=outputs, representation_size=0, head_bias=True, distilled=False,
         dropout=recipe.model.dropout, drop_path=recipe.model.drop_path,
     )  # fmt: skip
-    model = VisionTransformer(own)
+    copy = VisionTransformer(own)
     kept = {name: tensor for name, tensor in sized.state_dict().items() if not name.startswith(("head", "pre_logits"))}
-    model.load_state_dict(kept, strict=False)
+    copy.load_state_dict(kept, strict=False)
     if own.num_classes:
-        model.reset_head(recipe.head_bias)
-    return model
+        copy.reset_head(recipe.head_bias)
+    return copy
 
 
 def with_objective(

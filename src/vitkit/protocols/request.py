@@ -28,4 +28,5 @@ class Request:
     shots: tuple[int, ...] | None = None  # fewshot; None: the protocol's own
     neighbours: int | None = None  # knn
     sweep: bool = False  # vtab: choose hyper-parameters on val200
+    settings: Mapping[str, Any] = field(default_factory=dict)  # vtab: changes of its recipe, such as steps
     out: str | None = None  # folder for what is more than rows
