@@ -12,7 +12,7 @@ __all__ = ["timeline"]
 
 MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 RADIUS = 5.0
-LETTER = 6.6  # width of a letter of 12 units, about
+LETTER = 7.2  # width of a letter of 13 units, about
 
 
 def timeline(points: Sequence[Mapping[str, Any]], higher: bool, width: int, height: int) -> dict[str, Any] | None:
@@ -40,7 +40,9 @@ def timeline(points: Sequence[Mapping[str, Any]], higher: bool, width: int, heig
 
     dots: list[dict[str, Any]] = []
     for point, day in zip(placed, days, strict=True):
-        dots.append({**point, "x": _beside(dots, px(day), py(point["value"]), left, width - right), "y": py(point["value"])})
+        dots.append(
+            {**point, "x": _beside(dots, px(day), py(point["value"]), left, width - right), "y": py(point["value"])}
+        )
     best = _best(list(zip(days, dots, strict=True)), higher)
     path = f"M{px(best[0][0])},{best[0][1]['y']}"
     for day, dot in best[1:]:
@@ -89,7 +91,9 @@ def _label(best: Sequence[dict[str, Any]], dots: Sequence[Mapping[str, Any]], le
             box = (start, dot["y"] + rise - 11, start + wide, dot["y"] + rise + 3)
             hit = any(box[0] < b[2] and b[0] < box[2] and box[1] < b[3] and b[1] < box[3] for b in taken)
             hidden = any(
-                box[0] - RADIUS < d["x"] < box[2] + RADIUS and box[1] - 3 < d["y"] < box[3] + 3 for d in dots if d is not dot
+                box[0] - RADIUS < d["x"] < box[2] + RADIUS and box[1] - 3 < d["y"] < box[3] + 3
+                for d in dots
+                if d is not dot
             )
             if not hit and not hidden and start >= left and start + wide <= right + 12:
                 taken.append(box)
@@ -106,7 +110,9 @@ def _dates(first: int, last: int, width: int) -> list[tuple[int, str]]:
         for month in range(12 * begin.year, 12 * end.year + 12, months):
             day = date(month // 12, month % 12 + 1, 1)
             if begin <= day <= end:
-                found.append((day.toordinal(), str(day.year) if months >= 12 else f"{MONTHS[day.month - 1]} {day.year}"))
+                found.append(
+                    (day.toordinal(), str(day.year) if months >= 12 else f"{MONTHS[day.month - 1]} {day.year}")
+                )
         if len(found) * (46 if months >= 12 else 74) <= width - 62:
             return found
     return []

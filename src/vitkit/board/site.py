@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from vitkit.board.catalogue import DATASETS, METHODS, METRICS, PAPERS, TASKS, Dataset, Method, Metric, Paper, Task
-from vitkit.board.entries import OURS, PUBLISHED, Entry
+from vitkit.board.entries import OURS, Entry
 from vitkit.board.leaderboards import KINDS, Leaderboard, Node, family, leaderboards
 from vitkit.board.plots import timeline
 from vitkit.config import UserError
@@ -20,7 +21,7 @@ from vitkit.console import Console
 __all__ = ["MARKER", "write_site"]
 
 MARKER = ".vitkit-site"  # lists the files of a site, one a line: what may be replaced
-WIDE, NARROW = (800, 330), (340, 270)  # the two sizes of a plot, in units of the page
+WIDE, NARROW = (880, 330), (340, 270)  # the two sizes of a plot, in units of the page
 
 
 def write_site(
@@ -78,22 +79,21 @@ def _replace(out: Path, files: Mapping[str, str]) -> None:
     """Write beside ``out``, then put it in its place."""
     new, old = (out.with_name(f".{out.name}.{part}-{os.getpid()}") for part in ("partial", "old"))
     try:
+        shutil.rmtree(new, ignore_errors=True)  # of a killed process of the same number
         for name, text in {**files, MARKER: "".join(f"{name}\n" for name in sorted(files))}.items():
             path = new / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(text.encode("utf-8", "replace"))
-        if out.exists() and any(out.iterdir()):
+        if out.exists():
             out.rename(old)
         try:
             new.rename(out)
-        except OSError:
+        except BaseException:
             if old.exists():
                 old.rename(out)
             raise
     except OSError as error:
-        raise UserError(
-            f"cannot write {out}: {error.strerror or error}. Free space or choose another place."
-        ) from None
+        raise UserError(f"cannot write {out}: {error.strerror or error}. Free space or choose another place.") from None
     finally:
         for left in (new, old):
             if out.exists() or left == new:
@@ -114,7 +114,9 @@ def _files(
     paper_of = {paper.name: paper for paper in papers}
     for entry in entries:
         if entry.paper and entry.paper not in paper_of:
-            raise UserError(f"the result {entry.model!r} {entry.value:g} is of the paper {entry.paper!r}, not on the board.")
+            raise UserError(
+                f"the result {entry.model!r} {entry.value:g} is of the paper {entry.paper!r}, which the board does not know."
+            )
     shared = {
         "tasks": tasks, "datasets": datasets, "metrics": metrics, "methods": methods, "boards": boards, "trees": trees,
         "papers": sorted(papers, key=lambda p: (p.date, p.name), reverse=True), "paper_of": paper_of, "entries": entries,
@@ -204,7 +206,7 @@ def _index(shared: Mapping[str, Any]) -> Iterator[tuple[str, str, str, str]]:
     for task in shared["tasks"]:
         yield task.title, "Task", f"tasks/{task.name}.html", task.summary
     for method in shared["methods"]:
-        yield method.title, "Method", f"methods.html#{method.name}", " ".join((method.group, *method.aliases))
+        yield method.title, "Method", f"methods.html#method-{method.name}", " ".join((method.group, *method.aliases))
     models: dict[tuple[str, str], list[tuple[Leaderboard, Entry]]] = {}
     for board in boards:
         for entry in board.ranked:
@@ -234,8 +236,15 @@ def _environment() -> Any:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"value": _value, "figure": _figure, "host": _host, "extras": _extras, "key": id}
-    environment.globals["PUBLISHED"], environment.globals["OURS"] = PUBLISHED, OURS
+    environment.filters |= {
+        "value": _value,
+        "figure": _figure,
+        "host": _host,
+        "extras": _extras,
+        "key": id,
+        "made": _made,
+        "headed": _headed,
+    }
     return environment
 
 
@@ -260,9 +269,18 @@ def _host(address: str) -> str:
     return address.split("//", 1)[1].removeprefix("www.").rstrip("/")
 
 
+def _made(entry: Entry) -> str:
+    """Where a dataset's page says how one of ours was made."""
+    made = "\0".join((entry.command, entry.code, entry.data, entry.fingerprint, entry.date))
+    return f"made-{hashlib.sha256(made.encode('utf-8', 'replace')).hexdigest()[:10]}"
+
+
+def _headed(text: str) -> str:
+    """With its first letter as at the start of a sentence."""
+    return text[:1].upper() + text[1:]
+
+
 def _extras(entry: Entry) -> str:
     """What else is known of an entry, on one line."""
     extra = {key.replace("_", " "): f"{v:g}" if isinstance(v, float) else str(v) for key, v in entry.extra.items()}
     return " · ".join(f"{key} {text}" for key, text in extra.items())
-
-
