@@ -16,7 +16,7 @@ from urllib.parse import unquote, urldefrag
 
 import pytest
 
-from vitkit.board.catalogue import DATASETS, METHODS, PAPERS, TASKS, Dataset, Method, Metric, Paper, Task
+from vitkit.board.catalogue import DATASETS, METHODS, PAPERS, TASKS, Dataset, Method, Paper, Task
 from vitkit.board.entries import Entry, published
 from vitkit.board.site import MARKER, write_site
 from vitkit.config import UserError
@@ -33,12 +33,11 @@ PART = replace(OURS, dataset="imagenet", value=77.245508, n=167, part=True, fing
 
 # A small board whose every answer is known.
 LITTLE: dict[str, Any] = {
-    "tasks": (Task("t", "Telling Apart", "One class for each image.", ("acc", "loss")),),
+    "tasks": (Task("t", "Telling Apart", "One class for each image.", ("top1", "nll")),),
     "datasets": (
         Dataset("dees", "Dees", "Pictures of the letter D.", ("t",), images=1000, classes=10, source="https://example.org/dees"),
         Dataset("bees", "Bees", "No result so far.", ("t",)),
     ),
-    "metrics": (Metric("acc", "top-1 accuracy", "%", "higher"), Metric("loss", "log loss", "nats", "lower", high=None)),
     "papers": (
         Paper("vit", "Words of Images", "ViT", "A. Author", "2020-10-22", "Patches become tokens.", "2010.11929", "ICLR 2021",
               ("https://example.org/code",), ("t",)),
@@ -72,10 +71,10 @@ ROWS = [
     replace(ROW, value=99.5, model="H/14", kind="community", source_title="Listing", licence="CC BY-SA 4.0",
             attribution="PWC Archive"),
     replace(ROW, value=91.25, model="Ti/16", paper="deit", date="2020-12-23"),
-    replace(ROW, value=0.5, metric="loss", unit="nats", model="L/16"),
-    replace(ROW, value=0.25, metric="loss", unit="nats", model=NASTY),
-    replace(OURS, task="t", dataset="dees", metric="acc", model="S/16"),
-    replace(PART, task="t", dataset="dees", metric="acc", model="B/16"),
+    replace(ROW, value=0.5, metric="nll", unit="nats", model="L/16"),
+    replace(ROW, value=0.25, metric="nll", unit="nats", model=NASTY),
+    replace(OURS, task="t", dataset="dees", metric="top1", model="S/16"),
+    replace(PART, task="t", dataset="dees", metric="top1", model="B/16"),
 ]  # fmt: skip
 
 
@@ -223,6 +222,7 @@ def test_a_leaderboard_shows_places_values_and_who_says_so(little: Path) -> None
     assert "on a part: 167 images" in rows[6]
     assert "450 is no percentage 450 % implausible, as printed community" in rows[7]
     assert page.source.count('class="implausible"') == 1
+    assert "Published 100 % by H/14 (Table 2)" in " ".join(page.text.split())
     for fact in (COMMAND, "0.5.0 (0123abcd4567)", "sha256:11aa", "sha256:22bb", "97.81 to 98.36"):
         assert fact in page.text
 

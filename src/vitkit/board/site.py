@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from vitkit.board.catalogue import DATASETS, METHODS, METRICS, PAPERS, TASKS, Dataset, Method, Metric, Paper, Task
-from vitkit.board.entries import OURS, Entry
+from vitkit.board.entries import OURS, Entry, beside
 from vitkit.board.leaderboards import KINDS, Leaderboard, Node, family, leaderboards
 from vitkit.board.plots import timeline
 from vitkit.config import UserError
@@ -125,6 +125,7 @@ def _files(
         "rank_of": {id(row.entry): row.rank for board in boards for row in board.rows},
         "board_of": {id(row.entry): board for board in boards for row in board.rows},
         "featured": _featured(boards),
+        "beside_of": {id(entry): beside(entry, entries) for entry in entries if entry.kind == OURS},
         "counts": {kind: sum(entry.kind == kind for entry in entries) for kind in KINDS},
     }  # fmt: skip
     environment = _environment()
