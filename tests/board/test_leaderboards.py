@@ -66,7 +66,7 @@ def test_an_entry_of_what_the_board_does_not_know_is_refused(field: str) -> None
 
 def paper(name: str, date: str, *builds_on: str) -> Paper:
     edges = tuple((other, f"from {other}") for other in builds_on)
-    return Paper(name, name.title(), name, "A. Author", date, "Ours.", builds_on=edges)
+    return Paper(name, name.title(), name, "A. Author", date, "Ours.", "2010.11929", builds_on=edges)
 
 
 def outline(nodes: tuple[Node, ...]) -> list[object]:

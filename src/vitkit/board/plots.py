@@ -103,16 +103,16 @@ def _label(best: Sequence[dict[str, Any]], dots: Sequence[Mapping[str, Any]], le
 
 
 def _dates(first: int, last: int, width: int) -> list[tuple[int, str]]:
-    """Round dates between two days (proleptic ordinals), so many as have room: years, half years, quarters or months."""
+    """Round dates between two days (proleptic ordinals), as many as have room: months, quarters, half years or years."""
     begin, end = date.fromordinal(first), date.fromordinal(last)
-    for months in (1, 3, 6, 12, 24, 60, 120):
+    for months in (1, 3, 6, 12, 24, 60, 120, 240):
         found = []
-        for month in range(12 * begin.year, 12 * end.year + 12, months):
+        for month in range(12 * begin.year // months * months, 12 * end.year + 12, months):
             day = date(month // 12, month % 12 + 1, 1)
             if begin <= day <= end:
                 found.append(
                     (day.toordinal(), str(day.year) if months >= 12 else f"{MONTHS[day.month - 1]} {day.year}")
                 )
-        if len(found) * (46 if months >= 12 else 74) <= width - 62:
+        if len(found) * (50 if months >= 12 else 92) <= width - 62:
             return found
     return []

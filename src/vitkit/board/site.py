@@ -242,6 +242,7 @@ def _environment() -> Any:
         "figure": _figure,
         "host": _host,
         "extras": _extras,
+        "settings": _settings,
         "key": id,
         "made": _made,
         "headed": _headed,
@@ -282,6 +283,29 @@ def _headed(text: str) -> str:
 
 
 def _extras(entry: Entry) -> str:
-    """What else is known of an entry, on one line."""
-    extra = {key.replace("_", " "): f"{v:g}" if isinstance(v, float) else str(v) for key, v in entry.extra.items()}
-    return " · ".join(f"{key} {text}" for key, text in extra.items())
+    """What else is known of an entry, on one line; of ours the rest stands where it says how it was made."""
+    extra = {key: v for key, v in entry.extra.items() if entry.kind != OURS or key in ("protocol", "label")}
+    return " · ".join(
+        v if key in ("note", "protocol", "label") else f"{_words(key)} {_plain(v)}" for key, v in extra.items()
+    )
+
+
+def _settings(entry: Entry) -> list[tuple[str, str]]:
+    """The settings and versions behind one of ours, by name."""
+    found = {}
+    for part in ("settings", "versions"):
+        found |= {key: v for key, v in (entry.extra.get(part) or {}).items() if not isinstance(v, Mapping)}
+    return [(_words(key), _plain(v)) for key, v in found.items() if v not in (None, "", "not installed")]
+
+
+def _words(key: str) -> str:
+    return key.replace("_", " ")
+
+
+def _plain(value: Any) -> str:
+    """A setting as a person writes it."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_plain, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
