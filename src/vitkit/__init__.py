@@ -22,6 +22,7 @@ _HOMES = {
     "load": "vitkit.jobs.load",
     "predict": "vitkit.jobs.predict",
     "pretrain": "vitkit.jobs.pretrain",
+    "results": "vitkit.jobs.results",
     "verify": "vitkit.jobs.verify",
 }
 
@@ -40,6 +41,7 @@ __all__ = [
     "load",
     "predict",
     "pretrain",
+    "results",
     "verify",
 ]
 

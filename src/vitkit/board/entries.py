@@ -1,7 +1,7 @@
 """The results on the board: published values from the files of `published/`, the community's listing, and ours.
 
 A published file keeps values as they were printed, with their unit. `Entry.value` is in its metric's unit on the board: rates
-in percent. `_percent` is the only conversion.
+in percent. `percent` is the only conversion.
 """
 
 from __future__ import annotations
@@ -19,7 +19,18 @@ from typing import Any
 from vitkit.board.catalogue import find_dataset, find_metric, plain
 from vitkit.config import UserError, from_dict, read_json
 
-__all__ = ["COMMUNITY", "OURS", "PUBLISHED", "Entry", "all_entries", "beside", "board_folder", "ours", "published"]
+__all__ = [
+    "COMMUNITY",
+    "OURS",
+    "PUBLISHED",
+    "Entry",
+    "all_entries",
+    "beside",
+    "board_folder",
+    "ours",
+    "percent",
+    "published",
+]
 
 PUBLISHED, COMMUNITY, OURS = "published", "community", "ours"
 FORMAT, VERSION = "vitkit-board-result", 1
@@ -39,6 +50,7 @@ class Entry:
     date: str  # YYYY-MM-DD or YYYY-MM: of the publication, or when our result was added
     source: str  # address, or for ours the command
     source_title: str = ""
+    source_short: str = ""  # as a table names it: ViT paper
     licence: str = ""
     attribution: str = ""
     paper: str = ""  # name of `catalogue.PAPERS`; empty for ours
@@ -130,7 +142,8 @@ def _read_published(file: Mapping[str, Any]) -> Iterator[Entry]:
     source = file["source"]
     common = {
         "kind": source["kind"], "paper": source["paper"], "date": source["date"], "source": source["address"],
-        "source_title": source["title"], "licence": source["licence"], "attribution": source["attribution"],
+        "source_title": source["title"], "source_short": source["short"],
+        "licence": source["licence"], "attribution": source["attribution"],
     }  # fmt: skip
     for table in file["tables"]:
         for row in table["rows"]:
@@ -140,11 +153,11 @@ def _read_published(file: Mapping[str, Any]) -> Iterator[Entry]:
             unit = values.pop("unit", metric.unit)
             for key in ("value", "spread", "low", "high"):
                 if values.get(key) is not None:
-                    values[key] = _percent(values[key], unit)
+                    values[key] = percent(values[key], unit)
             find_dataset(values["dataset"])
             yield Entry(unit=metric.unit, table=table["table"], **values)
 
 
-def _percent(value: float, unit: str) -> float:
-    """A value in the board's unit; fractions become percent, without the dust of binary arithmetic."""
+def percent(value: float, unit: str) -> float:
+    """A value in the board's unit: a fraction becomes percent, without the dust of binary arithmetic, others stay."""
     return round(100 * value, 10) if unit == "fraction" else value

@@ -31,6 +31,7 @@ from vitkit.cli.options import (
     print_json,
     strict,
 )
+from vitkit.cli.results import results
 from vitkit.config import UserError, did_you_mean
 from vitkit.parallel.launch import launched_rank
 
@@ -41,6 +42,7 @@ SECTIONS = (
     ("Use it", ("predict", "evaluate")),
     ("Train as published", ("pretrain", "recipes")),
     ("Published models", ("models", "verify", "convert")),
+    ("Published results", ("results",)),
     ("This machine", ("doctor",)),
 )
 PAGE = """\
@@ -262,7 +264,9 @@ def doctor(as_json: bool, offline: bool) -> None:
         print_json(facts)
 
 
-for _command in (checkpoints.convert, checkpoints.models, checkpoints.verify, training.pretrain, training.recipes):
+for _command in (
+    checkpoints.convert, checkpoints.models, checkpoints.verify, training.pretrain, training.recipes, results
+):  # fmt: skip
     cli.add_command(_command)
 
 

@@ -23,7 +23,7 @@ from vitkit.finetuning.classes import class_facts, weakest_spot
 from vitkit.finetuning.data import TaskData
 from vitkit.finetuning.probe import Probed
 from vitkit.recipes.finetune import Plan
-from vitkit.report import versions
+from vitkit.report import code_fingerprint, versions
 from vitkit.runlog import RunLog
 
 __all__ = ["CROSS_VALIDATION", "RunFacts", "gallery", "headline_split", "report_facts"]
@@ -99,6 +99,7 @@ def report_facts(
         "arguments": dataclasses.asdict(facts.arguments),
         "next_steps": _next_steps(facts, head, split),
         "command": facts.command,
+        "code": code_fingerprint(),
         "versions": versions(),
         "seconds": time.perf_counter() - facts.began,
     }  # fmt: skip

@@ -200,6 +200,9 @@ def _run(
     facts = {
         "title": f"{recipe.name} on {data.source.name}",
         "command": command,
+        "code": code_fingerprint(),
+        "data": {"name": data.source.name, "fingerprints": _scored_fingerprint(data)},
+        "model": {"source": recipe.name},
         "recipe": {"name": recipe.name, "title": recipe.title, "settings": dict(arguments.settings)},
         "plan": dataclasses.asdict(trained.plan),
         "counts": {"train": len(data.train), **({data.split: len(data.scored)} if data.split else {})},
@@ -214,6 +217,11 @@ def _run(
     console.say(f"bundle    {run / 'model'}")
     console.say(f"report    {html}")
     return PretrainResult(run, run / "model", html, tuple(found))
+
+
+def _scored_fingerprint(data: RecipeData) -> dict[str, str]:
+    """Of the split that the report's rows are of."""
+    return {data.split: fingerprint(dataclasses.replace(data, train=data.scored))} if data.split else {}
 
 
 def _speak(text: str) -> None:
