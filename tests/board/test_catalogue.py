@@ -54,7 +54,8 @@ def test_papers_are_dated_as_their_arxiv_ids_say_and_build_on_earlier_ones() -> 
     dates = {paper.name: paper.date for paper in PAPERS}
     for paper in PAPERS:
         assert re.fullmatch(r"\d{4}\.\d{5}", paper.arxiv)
-        assert paper.date[:7] == f"20{paper.arxiv[:2]}-{paper.arxiv[2:4]}"
+        month = f"20{paper.arxiv[:2]}-{paper.arxiv[2:4]}"
+        assert paper.date[:7] == month or (paper.date, month) == ("2021-02-26", "2021-03")  # CLIP: numbered in March
         assert paper.summary.count(".") >= 2
         for earlier, how in paper.builds_on:
             assert dates[earlier][:7] <= paper.date[:7]
@@ -100,8 +101,8 @@ def test_data_sets_answer_to_many_spellings(typed: str, name: str) -> None:
 def test_a_name_that_is_not_known_gets_the_nearest() -> None:
     with pytest.raises(UserError, match=r"^dataset: the board does not know 'cifar11'\. Did you mean 'cifar1"):
         find_dataset("cifar11")
-    with pytest.raises(UserError, match=r"metric: .*'top-2'.*Did you mean 'top-1'\? Known: top1, "):
-        find_metric("top-2")
+    with pytest.raises(UserError, match=r"metric: .*'topp1'.*Did you mean 'top1'\? Known: top1, "):
+        find_metric("topp1")
     with pytest.raises(UserError, match=r"task: .*'clasify'.*Did you mean 'classify'"):
         find_task("clasify")
 

@@ -221,3 +221,9 @@ def test_details_of_protocols_are_left_out() -> None:
     )
     assert len(checked.entries) == 1
     assert len(checked.left_out) == 4
+
+
+def test_one_reason_is_said_once() -> None:
+    text = refusal(row(dataset="own/test"), row(dataset="own/test", metric="nll", value=0.1, low=None, high=None))
+    assert text.count("the board does not know 'own'") == 1
+    assert "classify own/test top1 and 1 more: dataset: " in text

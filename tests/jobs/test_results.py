@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -36,7 +37,7 @@ def write_results(folder: Path, **changes: Any) -> Path:
          "model": "weights.safetensors", "source": "measured", "label": ""}
         for metric, value, low, high in (("top1", 0.9802, 0.9773, 0.9828), ("nll", 0.08, None, None))
     ]  # fmt: skip
-    for key in changes.keys() & rows[0].keys():
+    for key in changes.keys() & {"metric", "value", "n"}:
         rows[0][key] = changes.pop(key)
     facts = {
         "kind": "vitkit-results", "version": 1, "command": "vit evaluate weights.safetensors cifar10=data --out out",
@@ -179,6 +180,15 @@ def test_the_same_result_is_not_added_twice(tmp_path: Path, board: Path, capsys:
     assert len(list(board.iterdir())) == 1
 
 
+def test_a_model_is_named_without_the_folders_of_this_machine(tmp_path: Path) -> None:
+    weights, bundle = tmp_path / "deit_tiny.safetensors", tmp_path / "photos" / "model"
+    weights.write_bytes(b"")
+    bundle.mkdir(parents=True)
+    for name, shown in ((weights, "deit_tiny"), (bundle, "photos"), ("google/vit-base", "google/vit-base")):
+        out = write_results(tmp_path / "out", model={"name": str(name), "fingerprint": shown})
+        assert {entry.model for entry in add_result(out, console=Console(io.StringIO()))} == {shown}
+
+
 def test_a_folder_without_results_and_a_file_of_others_are_named(
     tmp_path: Path, board: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -206,9 +216,27 @@ def test_a_run_of_finetune_is_added_as_its_report_says(photos: Path, tmp_path: P
     assert top1.code == report["code"]
     assert top1.command == report["command"]
     assert "12 images of a part" in out.getvalue()
-    assert "left out  classify photos/val top1: label: selection, optimistic" in out.getvalue()
+    assert re.search(r"left out  classify photos/val top1 and \d+ more: label: selection, optimistic", out.getvalue())
     assert describe_entry(top1)["beside"] is None
     assert [entry.metric for entry in ours()] == [entry.metric for entry in entries]
+
+
+def test_a_run_of_pretrain_is_added_too(photos: Path, tmp_path: Path) -> None:
+    settings = {
+        "steps": 2,
+        "batch_size": 8,
+        "model.embed_dim": 16,
+        "model.depth": 1,
+        "model.num_heads": 1,
+        "model.mlp_dim": 16,
+    }
+    vitkit.pretrain("cifar10_small", data=photos, out=tmp_path / "run", settings=settings, workers=0)
+    entries = add_result(tmp_path / "run", dataset="cifar10", part=True, console=Console(io.StringIO()))
+    [top1] = [entry for entry in entries if entry.metric == "top1"]
+    assert (top1.n, top1.model, top1.extra["protocol"]) == (12, "cifar10_small", "pretrain")
+    assert top1.data
+    assert top1.code == json.loads((tmp_path / "run" / "report.json").read_text())["code"]
+    assert len(top1.fingerprint) == 64
 
 
 def test_the_board_loads_nothing_heavy_and_is_quick(tmp_path: Path) -> None:

@@ -72,7 +72,10 @@ METRICS = (
     _rate("ece", "calibration error", better="lower"),
     Metric("nll", "negative log-likelihood", "nats", "lower", high=None),
     _rate("top1_majority", "top-1 accuracy, neighbours voting alike"),
-    *(_rate(f"top1_{k}shot", f"top-1 accuracy, {k} images per class", f"{k}shot", f"{k}-shot") for k in (1, 5, 10, 25)),
+    *(
+        _rate(f"top1_{k}shot", f"top-1 accuracy, {k} image{'s' if k > 1 else ''} per class", f"{k}shot", f"{k}-shot")
+        for k in (1, 5, 10, 25)
+    ),
     _rate("accuracy_all", "accuracy, all images", "accuracy - all images", "all"),
     _rate("accuracy_clean", "accuracy, clean images", "accuracy - clean images", "clean"),
     _rate("accuracy_corrupted", "accuracy, corrupted images", "accuracy - corrupted images", "corrupted"),

@@ -128,8 +128,8 @@ PAPERS = (
     Paper(
         "sam-vit", "When Vision Transformers Outperform ResNets without Pre-training or Strong Data Augmentations", "SAM for ViT",
         "Chen et al.", "2021-06",
-        "Finds that ViT and Mixer trained on ImageNet alone end in sharp minima, and that sharpness-aware minimisation, which "
-        "looks for flat ones, makes them as good as ResNets without strong augmentation.",
+        "Finds that ViT and Mixer trained on ImageNet alone end in sharp minima, where a small step makes the loss much worse. "
+        "Sharpness-aware minimisation, which looks for flat ones, makes them as good as ResNets without strong augmentation.",
         "2106.01548", "ICLR 2022", (VIT_JAX,), CLASSIFY,
         (("vit", "the same network, with another optimiser"), ("mixer", "the same treatment")), ("sam",),
     ),

@@ -72,7 +72,7 @@ def _results(path: Path, facts: Mapping[str, Any]) -> Submission:
         versions=facts.get("versions") or {},
         data={"": _text(data, "fingerprint")},
         data_name=_text(data, "name"),
-        model=_text(model, "name"),
+        model=_without_folders(_text(model, "name")),
         model_fingerprint=_text(model, "fingerprint"),
         protocol=_text(facts, "protocol"),
         settings=facts.get("settings"),
@@ -108,6 +108,14 @@ def _object(facts: Mapping[str, Any], key: str, path: Path) -> Mapping[str, Any]
 def _text(facts: Mapping[str, Any], key: str) -> str:
     value = facts.get(key)
     return value.strip() if isinstance(value, str) else ""
+
+
+def _without_folders(name: str) -> str:
+    """A path of this machine says nothing to others: a file's or folder's own name, of a run's model the run's."""
+    path = Path(name)
+    if not name or not path.exists():
+        return name
+    return path.stem if path.is_file() else path.resolve().parent.name if path.name == "model" else path.resolve().name
 
 
 def _digest(path: Path) -> str:

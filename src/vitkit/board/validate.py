@@ -31,7 +31,7 @@ class _FaultError(Exception):
 
 @dataclass(frozen=True)
 class Checked:
-    """What reaches the board, and the rows that do not, with the reason."""
+    """What reaches the board, and what was left out of it, each line rows and a reason."""
 
     entries: list[Entry]
     left_out: list[str]
@@ -68,33 +68,47 @@ def validate(
         UserError: anything wrong with any row, each with its field and reason; or no row that belongs on the board.
     """
     named = Named(dataset, task, model)
-    faults, entries, left_out = [], list[Entry](), []
+    faults, left_out = _Reasons(), _Reasons()
+    entries: list[Entry] = []
     try:
-        common = _common(submission, named, date)
         _check_rows(submission, named)
+        common = _common(submission, named, date)
     except _FaultError as fault:
-        faults.append(str(fault))
+        faults.add("", str(fault))
     else:
         for row in submission.rows:
             try:
                 found = _entry(row, submission, named, common, part)
             except _FaultError as fault:
-                faults.append(f"{_shown(row)}: {fault}")
+                faults.add(_shown(row), str(fault))
                 continue
             if isinstance(found, str):
-                left_out.append(f"{_shown(row)}: {found}")
+                left_out.add(_shown(row), found)
             elif twin := next((other for other in [*existing, *entries] if _same(found, other)), None):
-                faults.append(f"{_shown(row)}: {_duplicate(twin)}")
+                faults.add(_shown(row), _duplicate(twin))
             else:
                 entries.append(found)
-    if not faults and not entries:
-        faults = left_out
-    if faults:
-        more = f"; and {len(faults) - SHOWN} more" if len(faults) > SHOWN else ""
-        raise UserError(
-            f"{submission.where} is not added to the board: {'; '.join(fault.rstrip('.') for fault in faults[:SHOWN])}{more}."
-        )
-    return Checked(entries, left_out)
+    if wrong := faults.lines() or ([] if entries else left_out.lines()):
+        more = f"; and {len(wrong) - SHOWN} more" if len(wrong) > SHOWN else ""
+        raise UserError(f"{submission.where} is not added to the board: {'; '.join(wrong[:SHOWN])}{more}.")
+    return Checked(entries, left_out.lines())
+
+
+class _Reasons:
+    """Rows by what is to be said of them, so that it is said once."""
+
+    def __init__(self) -> None:
+        self._rows: dict[str, list[str]] = {}
+
+    def add(self, row: str, reason: str) -> None:
+        self._rows.setdefault(reason.rstrip("."), []).append(row)
+
+    def lines(self) -> list[str]:
+        found = []
+        for reason, rows in self._rows.items():
+            more = f" and {len(rows) - 1} more" if len(rows) > 1 else ""
+            found.append(f"{rows[0]}{more}: {reason}" if rows[0] else reason)
+        return found
 
 
 def _check_rows(submission: Submission, named: Named) -> None:

@@ -38,6 +38,7 @@ def results(
     `add RUN` checks the results of a run and keeps them in $VITKIT_BOARD, else ./results-board. RUN is a run folder of
     finetune or pretrain, or what `vit evaluate --out` wrote. `site OUT` writes the board as a static site.
     """
+    from vitkit.board.entries import all_entries
     from vitkit.jobs import results as job
 
     console = console_for(as_json, offline)
@@ -72,5 +73,5 @@ def results(
             console=None if as_json else console,
         )
     if as_json:
-        everything = job.all_entries()
+        everything = all_entries()
         print_json([job.describe_entry(entry, everything) for entry in entries])

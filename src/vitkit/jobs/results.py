@@ -143,13 +143,15 @@ def add_result(
     return checked.entries
 
 
-def write_results_site(out: str | Path, *, console: Console | None = None) -> None:
-    """Write the board as a static site into the folder ``out``.
+def write_results_site(out: str | Path, *, console: Console | None = None) -> Path:
+    """Write the board as a static site into the folder ``out`` and return its first page.
 
     Raises:
         UserError: the files cannot be written.
     """
-    import_module("vitkit.board.site").write_site(Path(out), console or Console())  # imports jinja2
+    site = import_module("vitkit.board.site")  # which imports jinja2
+    first: Path = site.write_site(Path(out), all_entries(), console=console or Console())
+    return first
 
 
 def _answers(entry: Entry, word: str) -> bool:
