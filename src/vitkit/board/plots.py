@@ -29,7 +29,7 @@ def timeline(points: Sequence[Mapping[str, Any]], higher: bool, width: int, heig
     values = [p["value"] for p in placed]
     marks_y = round_ticks(min(values), max(values))
     low, high = min(marks_y[0], *values), max(marks_y[-1], *values)
-    pad = max(45, (days[-1] - days[0]) // 16)
+    pad = max(45, (days[-1] - days[0]) // 10)
     day0, day1 = days[0] - pad, days[-1] + pad
 
     def px(day: float) -> float:

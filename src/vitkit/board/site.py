@@ -21,6 +21,7 @@ from vitkit.console import Console
 __all__ = ["MARKER", "write_site"]
 
 MARKER = ".vitkit-site"  # lists the files of a site, one a line: what may be replaced
+UNITS = {"tpuv3_core_days": "TPUv3-core-days", "v100_images_per_second": "images per second on a V100"}
 WIDE, NARROW = (880, 330), (340, 270)  # the two sizes of a plot, in units of the page
 
 
@@ -292,14 +293,14 @@ def _extras(entry: Entry) -> str:
 
 def _settings(entry: Entry) -> list[tuple[str, str]]:
     """The settings and versions behind one of ours, by name."""
-    found = {}
+    found: dict[str, Any] = {}
     for part in ("settings", "versions"):
         found |= {key: v for key, v in (entry.extra.get(part) or {}).items() if not isinstance(v, Mapping)}
     return [(_words(key), _plain(v)) for key, v in found.items() if v not in (None, "", "not installed")]
 
 
 def _words(key: str) -> str:
-    return key.replace("_", " ")
+    return UNITS.get(key, key.replace("_", " "))
 
 
 def _plain(value: Any) -> str:
