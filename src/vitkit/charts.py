@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from typing import Any
 
-__all__ = ["confusion_chart", "interval_chart", "line_chart", "reliability_chart"]
+__all__ = ["confusion_chart", "interval_chart", "line_chart", "reliability_chart", "round_ticks"]
 
 Points = Sequence[tuple[float, float]]
 SMOOTHED = 40  # points from which a curve is drawn as a moving average over the faint raw one
@@ -27,7 +27,7 @@ def line_chart(
         return None
     left, right, top, bottom = 50, 14, 12, 28
     xs, ys = [x for x, _ in found], [y for _, y in found]
-    ticks_y = _ticks(min(ys), max(ys))
+    ticks_y = round_ticks(min(ys), max(ys))
     low, high = min(ticks_y[0], min(ys)), max(ticks_y[-1], max(ys))
     x0, x1 = (xs[0], xs[-1]) if xs[-1] > xs[0] else (xs[0] - 0.5, xs[0] + 0.5)
 
@@ -49,14 +49,14 @@ def line_chart(
         "marks": [] if smooth else [(px(x), py(y)) for x, y in found],
         "kept": next(((px(x), py(y)) for x, y in found if x == kept), None),
         "y": [(py(t), f"{t:g}") for t in ticks_y],
-        "x": [(px(t), f"{t:,g}") for t in _ticks(x0, x1, whole=True) if x0 <= t <= x1],
+        "x": [(px(t), f"{t:,g}") for t in round_ticks(x0, x1, whole=True) if x0 <= t <= x1],
         "left": left,
         "right": width - right,
         "bottom": height - bottom,
     }
 
 
-def _ticks(low: float, high: float, whole: bool = False, about: int = 5) -> list[float]:
+def round_ticks(low: float, high: float, whole: bool = False, about: int = 5) -> list[float]:
     """Round numbers that cover [low, high], or the way from 0 where the two are one number."""
     if math.isclose(low, high, rel_tol=1e-4):  # closer than a label's digits could tell
         low, high = min(low, 0.0), max(high, 0.0 if low else 1.0)
@@ -85,7 +85,7 @@ def _thinned(points: Points) -> Points:
 
 def interval_chart(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Rates with their intervals on one axis, as percentages of its length."""
-    ticks = _ticks(100 * min(r["low"] for r in rows), 100 * max(r["high"] for r in rows))
+    ticks = round_ticks(100 * min(r["low"] for r in rows), 100 * max(r["high"] for r in rows))
 
     def at(rate: float) -> float:
         return round(100 * (100 * rate - ticks[0]) / (ticks[-1] - ticks[0]), 2)
