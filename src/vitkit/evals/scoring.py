@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,6 +25,7 @@ __all__ = [
     "SELECTION",
     "Scored",
     "classify_stream",
+    "judge",
     "outputs_of",
     "rows",
     "score_samples",
@@ -89,13 +90,19 @@ def score_samples(
             features.append(result.features.numpy())
     if not kept:
         raise UserError(f"none of the {len(samples)} images can be used; the first: {skipped[0][0]}: {skipped[0][1]}.")
-    stacked = np.stack(logits)
-    probabilities = bundle.probabilities(torch.from_numpy(stacked)).numpy()
+    return judge(bundle, kept, np.stack(logits), np.stack(features), skipped)
+
+
+def judge(
+    bundle: Bundle, kept: Sequence[Sample], logits: np.ndarray, features: np.ndarray, skipped: Sequence[tuple[str, str]]
+) -> Scored:
+    """Score logits (n, O) and features (n, D) of the samples that could be used, as the bundle answers."""
+    probabilities = bundle.probabilities(torch.from_numpy(logits)).numpy()
     task, detector = task_of(bundle), bundle.unknown
     wanted = task.targets(kept)
     unknown = np.array([detector.is_unknown(row) for row in features]) if detector else None
     scores = task.score(probabilities, wanted, bundle.thresholds)
-    return Scored(kept, stacked, np.stack(features), probabilities, unknown, skipped, scores, wanted)
+    return Scored(kept, logits, features, probabilities, unknown, skipped, scores, wanted)
 
 
 def task_of(bundle: Bundle) -> Task:
@@ -152,9 +159,20 @@ def seen_label(bundle: Bundle, samples: Sequence[Sample]) -> tuple[str, int]:
     return "", 0
 
 
-def rows(scored: Scored, task: str, dataset: str, model: str, label: str) -> list[Row]:
-    """Result rows; ``label`` says why a figure is not that of new images, empty where it is."""
-    n, values, intervals = scored.scores.n, dict(scored.scores.values), dict(scored.scores.intervals)
+def rows(
+    scored: Scored,
+    task: str,
+    dataset: str,
+    model: str,
+    label: str,
+    intervals: Mapping[str, tuple[float, float]] | None = None,
+) -> list[Row]:
+    """Result rows; ``label`` says why a figure is not that of new images, empty where it is.
+
+    ``intervals`` are those of more metrics than the scores have of themselves.
+    """
+    n, values = scored.scores.n, dict(scored.scores.values)
+    intervals = {**scored.scores.intervals, **(intervals or {})}
     if scored.unknown is not None:
         hits = int(scored.unknown.sum())
         values["unknown_rate"], intervals["unknown_rate"] = hits / n, wilson(hits, n)
