@@ -53,6 +53,12 @@ def test_intervals_are_as_wide_as_values_of_new_data_spread(name: str) -> None:
     assert np.mean(widths) == pytest.approx(2 * 1.96 * np.std(values), rel=0.3)
 
 
+def test_the_mean_over_equal_classes_has_the_interval_of_all_images() -> None:
+    p = np.random.default_rng(0).dirichlet(np.ones(7), 7)  # an image of each class
+    found = intervals_of(p, np.arange(7), score(p, np.arange(7)))
+    assert found["balanced_accuracy"] == pytest.approx(found["top1"], abs=1e-12)
+
+
 @pytest.mark.parametrize("right", [True, False])
 def test_one_image(right: bool) -> None:
     p, labels = np.array([[0.3, 0.7]]), np.array([int(right)])

@@ -55,8 +55,10 @@ class Scores:
         return (nll if metric == "nll" else self.values[metric], nll)
 
 
-def wilson(hits: int, n: int, z: float = 1.959963984540054) -> tuple[float, float]:
+def wilson(hits: float, n: float, z: float = 1.959963984540054) -> tuple[float, float]:
     """The Wilson score interval of ``hits`` in ``n``, by default of 95 %; (0, 1) for n = 0.
+
+    ``n`` is no whole number where images weigh differently: that of equal images which would vary as much.
 
     Source: E. B. Wilson, JASA 22 (1927) 209-212.
     """

@@ -22,12 +22,17 @@ Z = 1.959963984540054
 def intervals_of(probabilities: Array, labels: Array, scores: Scores) -> dict[str, Interval]:
     """The 95 % interval of every metric of `scores`, of probabilities (n, O) and labels (n,).
 
-    top1 and top5: Wilson. macro_auroc: `area_interval`. The others: percentiles of a bootstrap over images, moved so that the
-    draws' mean lies on the value, since a draw that holds images twice is biased (most of all in ece); a draw leaves out the
-    classes of which it holds no image, as the metrics do.
+    top1 and top5: Wilson; balanced_accuracy too, of as many equal images as vary like its weighted ones. macro_auroc:
+    `area_interval`. The others: percentiles of a bootstrap over images, moved so that the draws' mean lies on the value, since a
+    draw that holds images twice is biased (most of all in ece); a draw leaves out the classes of which it holds no image, as
+    macro_f1 does, whose interval is therefore too narrow where classes have one or two images.
     """
     n, values = scores.n, scores.values
     found = {name: wilson(round(values[name] * n), n) for name in ("top1", "top5")}
+    counts = np.bincount(labels)
+    counts = counts[counts > 0]
+    alike = len(counts) ** 2 / float((1 / counts).sum())
+    found["balanced_accuracy"] = wilson(values["balanced_accuracy"] * alike, alike)
     found |= _bootstrap(probabilities, labels, values)
     if "macro_auroc" in values:
         found["macro_auroc"] = area_interval(probabilities, labels)
@@ -90,14 +95,13 @@ def _bootstrap(probabilities: Array, labels: Array, values: Mapping[str, float])
     loss = -np.log(np.maximum(probabilities[np.arange(n), labels], np.finfo(np.float64).tiny))
     bins = np.minimum((confidence * ECE_BINS).astype(np.int64), ECE_BINS - 1)
     gap = confidence - hit  # its sum over a bin, over n, is the bin's part of the error
-    found: dict[str, list[float]] = {"balanced_accuracy": [], "macro_f1": [], "nll": [], "ece": []}
+    found: dict[str, list[float]] = {"macro_f1": [], "nll": [], "ece": []}
     for _ in range(RESAMPLES):
         weights = np.bincount(rng.integers(0, n, n), minlength=n).astype(np.float64)
         truth, guessed, right = (
             np.bincount(what, w, O) for what, w in ((labels, weights), (predicted, weights), (labels, weights * hit))
         )
         present = truth > 0
-        found["balanced_accuracy"].append((right[present] / truth[present]).mean())
         found["macro_f1"].append((2 * right[present] / (truth + guessed)[present]).mean())
         found["nll"].append(float((weights * loss).sum()) / n)
         found["ece"].append(float(np.abs(np.bincount(bins, weights * gap, ECE_BINS)).sum()) / n)
