@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +17,8 @@ from vitkit.data.containers import ImageSource
 from vitkit.data.pixels import MAX_PIXELS, ImageError, Preprocess
 from vitkit.data.sources import Sample
 from vitkit.engines.eager import EagerEngine, stream
-from vitkit.evals.classify import wilson
+from vitkit.evals.classify import Scores, wilson
+from vitkit.evals.intervals import intervals_of
 from vitkit.evals.tasks import AnyScores, Task, make_task
 from vitkit.report import Row
 
@@ -159,20 +160,11 @@ def seen_label(bundle: Bundle, samples: Sequence[Sample]) -> tuple[str, int]:
     return "", 0
 
 
-def rows(
-    scored: Scored,
-    task: str,
-    dataset: str,
-    model: str,
-    label: str,
-    intervals: Mapping[str, tuple[float, float]] | None = None,
-) -> list[Row]:
-    """Result rows; ``label`` says why a figure is not that of new images, empty where it is.
-
-    ``intervals`` are those of more metrics than the scores have of themselves.
-    """
-    n, values = scored.scores.n, dict(scored.scores.values)
-    intervals = {**scored.scores.intervals, **(intervals or {})}
+def rows(scored: Scored, task: str, dataset: str, model: str, label: str) -> list[Row]:
+    """Result rows; ``label`` says why a figure is not that of new images, empty where it is."""
+    n, values, intervals = scored.scores.n, dict(scored.scores.values), dict(scored.scores.intervals)
+    if isinstance(scored.scores, Scores):
+        intervals = intervals_of(scored.probabilities, scored.targets, scored.scores)
     if scored.unknown is not None:
         hits = int(scored.unknown.sum())
         values["unknown_rate"], intervals["unknown_rate"] = hits / n, wilson(hits, n)

@@ -6,9 +6,7 @@ from vitkit.bundle import MULTI, SINGLE, Bundle
 from vitkit.config import UserError
 from vitkit.console import Console, percent
 from vitkit.data.samples import Source, match_classes
-from vitkit.evals.classify import Scores
 from vitkit.evals.features import FeatureTable
-from vitkit.evals.intervals import intervals_of
 from vitkit.evals.scoring import judge, rows, seen_label, task_of
 from vitkit.protocols.opening import account, chosen_view, open_data, open_model, say_data, scored_split, table_of
 from vitkit.protocols.request import Request
@@ -45,15 +43,12 @@ def _score(
     if label:
         console.warn(f"{count} of these images took part in making the model: {label}")
     task = task_of(bundle)
-    intervals = {}
-    if isinstance(scored.scores, Scores):
-        intervals = intervals_of(scored.probabilities, scored.targets, scored.scores)
     low, high = scored.scores.intervals[task.headline]
     console.say(
         f"{source.name} {split}: {task.shown} {percent(scored.scores.values[task.headline])} "
         f"[{percent(low)}, {percent(high)}], {scored.scores.n} scored, {len(scored.skipped)} skipped"
     )
-    return rows(scored, "classify", f"{source.name}/{split}", request.model, label, intervals)
+    return rows(scored, "classify", f"{source.name}/{split}", request.model, label)
 
 
 def _matched(bundle: Bundle, source: Source, console: Console) -> Source:
