@@ -34,7 +34,7 @@ def named(monkeypatch: pytest.MonkeyPatch) -> dict[str, Source]:
     """Sources that commands find by name; everything else is read as ever."""
     known: dict[str, Source] = {}
     read = sources.read_source
-    for module in ("vitkit.finetuning.data", "vitkit.jobs.evaluate"):
+    for module in ("vitkit.finetuning.data", "vitkit.datasets.book"):
         monkeypatch.setattr(f"{module}.read_source", lambda data: known.get(str(data)) or read(data))
     return known
 

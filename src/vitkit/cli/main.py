@@ -18,7 +18,7 @@ from typing import Any
 import click
 
 from vitkit import __version__
-from vitkit.cli import checkpoints, comparing, published, training
+from vitkit.cli import checkpoints, comparing, evaluating, published, training
 from vitkit.cli.options import (
     Duration,
     Setting,
@@ -216,28 +216,6 @@ def predict(model: str, paths: Sequence[str], as_json: bool, offline: bool, over
         print_json({"written": result.written, "out": options["out"], "predictions": found, "skipped": skipped})
 
 
-@cli.command(short_help="Score a model on labelled images.")
-@click.argument("model", metavar="M")
-@click.argument("data")
-@click.option("--split", metavar="NAME", help="train, val, test or all. [default: test, else val, else all]")
-@click.option("--workers", type=click.IntRange(min=1), default=2, show_default=True, help="Threads that decode images.")
-@strict
-@max_pixels
-@model_options
-@common
-def evaluate(model: str, data: str, as_json: bool, offline: bool, overrides: Any, **options: Any) -> None:
-    """Score the model M on DATA with its own preprocessing; classes are matched by name."""
-    from vitkit.jobs.evaluate import evaluate as job
-
-    rows = job(model, data, overrides=dict(overrides), console=console_for(as_json, offline), **options)
-    if as_json:
-        print_json([row.to_dict() for row in rows])
-        return
-    for row in rows:
-        interval = "" if row.low is None else f"  [{row.low:.6f}, {row.high:.6f}]"
-        click.echo(f"  {row.metric:<18} {row.value:.6f}{interval}")
-
-
 @cli.command(short_help="The main job on embedded data: digits as PNG files, fine-tune, predict.")
 @click.option("--out", default="runs/demo", show_default=True, metavar="DIR", help="Folder for data and run.")
 @click.option("--seed", default=0, show_default=True, help="Equal seeds give equal results.")
@@ -269,6 +247,7 @@ for _command in (
     checkpoints.models,
     checkpoints.verify,
     comparing.compare,
+    evaluating.evaluate,
     published.datasets,
     results,
     training.pretrain,

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
+from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 
 import torch
@@ -13,20 +14,28 @@ from torch import Tensor
 from vitkit.bundle import Outputs
 from vitkit.data.containers import ImageSource
 from vitkit.data.loader import to_tensor
-from vitkit.data.pixels import MAX_PIXELS, ImageError, Preprocess, load_input
-from vitkit.models.vit import Attention, VisionTransformer
+from vitkit.data.official import load_view
+from vitkit.data.pixels import MAX_PIXELS, ImageError, Preprocess
+from vitkit.engines.threads import compute_pool, compute_threads
+from vitkit.models.vit import Attention, Features, VisionTransformer
 
 __all__ = ["EagerEngine", "stream"]
+
+FULL = 512  # tokens with which a processor thread is busy: with fewer, starting each operation costs too
+MANY = 200  # images from which comparing costs less than it saves
 
 
 class EagerEngine:
     """Preprocessed images (B, C, H, W) to logits and features in float32.
 
-    Matrix products of another batch size may sum in another order, so that the last digits of an image's result would
-    depend on its neighbours. Every forward therefore sees exactly `group` images, the last group padded with zeros;
-    `group` is a function of the model and the kind of device alone. On a CPU it is 1: how threads and vectors share out
-    a group's products and activations depends on an image's place in the group, whatever the group's size. A larger
+    Matrix products of another batch size, or shared out between other numbers of processor threads, may sum in another
+    order, so that the last digits of an image's result would depend on its neighbours and on the machine's load. Every
+    forward therefore sees exactly `group` images, the last group padded with zeros, and on a CPU is computed by one
+    processor thread, several groups at a time. `group` is a function of the model and the kind of device alone. On a CPU
+    it is 1: how vectors share out a group's products and activations may depend on an image's place in the group. A larger
     ``group`` is faster, for results that nobody compares digit by digit.
+
+    Where many images come, `outputs_of_group` takes several at a time on a CPU too, as far as it was seen to change no digit.
     """
 
     def __init__(
@@ -42,6 +51,9 @@ class EagerEngine:
         tokens = model.config.prefix_tokens + model.config.grid[0] * model.config.grid[1]
         independent = max(1, 16384 // tokens) if self.device.type == "cuda" else 1  # tokens that fill the device
         self.group = group or independent
+        # Images that one forward may take together, each as if alone, where their results were compared bit by bit.
+        self.together = max(1, FULL // tokens) if self.device.type == "cpu" and self.group == 1 else 1
+        self._alike: bool | None = None  # are they the same? None: not compared yet
         attentions = [module for module in model.modules() if isinstance(module, Attention)]
         if self.device.type == "cpu" and all(module.fused == fused_attention for module in attentions):
             self.model = model.eval()  # the caller's own: what is done to it is seen here
@@ -51,21 +63,60 @@ class EagerEngine:
             if isinstance(module, Attention):
                 module.fused = fused_attention
 
-    @torch.inference_mode()
     def __call__(self, images: Tensor) -> Outputs:
-        results = []
-        for start in range(0, len(images), self.group):
-            part = images[start : start + self.group]
-            count = len(part)
-            if count < self.group:
-                part = torch.cat([part, part.new_zeros(self.group - count, *part.shape[1:])])
-            part = part.to(
-                self.device, copy=True
-            )  # a slice's alignment may choose another kernel than a fresh tensor's
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-                logits, features = self.model.outputs(self.model.forward_features(part))
-            results.append((logits[:count].float().cpu(), features[:count].float().cpu()))
-        return Outputs(*(torch.cat(parts) for parts in zip(*results, strict=True)))
+        parts = [images[start : start + self.group] for start in range(0, len(images), self.group)]
+        results = compute_pool(self.threads).map(self.forward, parts)
+        return Outputs(*(torch.cat(rows) for rows in zip(*results, strict=True)))
+
+    @property
+    def threads(self) -> int:
+        """Groups that are computed at a time."""
+        return compute_threads() if self.device.type == "cpu" else 1
+
+    @torch.inference_mode()
+    def forward(self, images: Tensor) -> Outputs:
+        """At most `group` images (B, C, H, W), in this very thread."""
+        count = len(images)
+        if count < self.group:
+            images = torch.cat([images, images.new_zeros(self.group - count, *images.shape[1:])])
+        images = images.to(
+            self.device, copy=True
+        )  # a slice's alignment may choose another kernel than a fresh tensor's
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+            logits, features = self.model.outputs(self.model.forward_features(images))
+        return Outputs(logits[:count].float().cpu(), features[:count].float().cpu())
+
+    def outputs_of_group(self, images: Tensor) -> Outputs:
+        """At most `group` or `together` images (B, C, H, W), in this very thread, each as if it were alone in its group.
+
+        The first time `together` images come they are computed alone too; unless all digits agree it is the last time that they
+        are computed together. Which processor instructions compute a product depends on its shape and on no value.
+        """
+        if len(images) <= self.group:
+            return self.forward(images)
+        if len(images) == self.together and self._alike:
+            return self._forward_together(images)
+        rows = [self.forward(image[None]) for image in images]
+        alone = Outputs(*(torch.cat(parts) for parts in zip(*rows, strict=True)))
+        if len(images) == self.together and self._alike is None:
+            beside = self._forward_together(images)
+            self._alike = all(torch.equal(a, b) for a, b in zip(alone, beside, strict=True))
+        return alone
+
+    @torch.inference_mode()
+    def _forward_together(self, images: Tensor) -> Outputs:
+        """The tokens of all images at once, then what is made of one row each image by image."""
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+            found = self.model.forward_features(images.clone())
+            rows = [
+                self.model.outputs(Features(*(part[place : place + 1].clone() for part in found)))
+                for place in range(len(images))
+            ]
+        logits, features = (torch.cat(parts).float() for parts in zip(*rows, strict=True))
+        return Outputs(logits, features)
+
+
+Loaded = Tensor | ImageError
 
 
 def stream(
@@ -76,28 +127,41 @@ def stream(
     workers: int = 2,
     mirror: bool = False,
     max_pixels: int = MAX_PIXELS,
+    view: str = "own",
 ) -> Iterator[Outputs | ImageError]:
     """Yield each image's logits (O,) and features (D,) in input order, or the error of an image that cannot be used.
 
-    Images are decoded in threads ahead of the model; at most a few groups are in memory. ``mirror`` swaps left and right.
+    Images are decoded in threads ahead of the model; at most a few groups are in memory. ``mirror`` swaps left and right;
+    ``view`` is how images are fitted, see `vitkit.data.official`.
     """
 
-    def load(source: ImageSource) -> Tensor | ImageError:
+    def load(source: ImageSource) -> Loaded:
         try:
-            image = to_tensor(load_input(source, record, max_pixels))
+            image = to_tensor(load_view(source, record, view, max_pixels))
             return image.flip(-1) if mirror else image
         except ImageError as error:
             return error
 
-    ahead = max(4 * engine.group, 4 * workers)
-    with ThreadPoolExecutor(workers) as pool:
+    def compute(loading: Sequence[Future[Loaded]]) -> list[Outputs | ImageError]:
+        loaded = [future.result() for future in loading]
+        good = [image for image in loaded if isinstance(image, Tensor)]
+        results = zip(*engine.outputs_of_group(torch.stack(good)), strict=True) if good else iter(())
+        return [Outputs(*next(results)) if isinstance(image, Tensor) else image for image in loaded]
+
+    size = max(engine.group, engine.together if len(sources) >= MANY else 1)
+    ahead = 2 * engine.threads + -(-2 * workers // size)  # groups
+    queue: deque[Future[list[Outputs | ImageError]]] = deque()
+    with ThreadPoolExecutor(workers) as readers:
         waiting = iter(sources)
-        queue = [pool.submit(load, source) for source in islice(waiting, ahead)]
-        while queue:
-            loaded = [future.result() for future in queue[: engine.group]]
-            queue = queue[engine.group :]
-            queue += [pool.submit(load, source) for source in islice(waiting, len(loaded))]
-            good = [image for image in loaded if isinstance(image, Tensor)]
-            results = zip(*engine(torch.stack(good)), strict=True) if good else iter(())
-            for image in loaded:
-                yield Outputs(*next(results)) if isinstance(image, Tensor) else image
+        try:
+            while group := list(islice(waiting, size)):
+                queue.append(
+                    compute_pool(engine.threads).submit(compute, [readers.submit(load, source) for source in group])
+                )
+                if len(queue) >= ahead:
+                    yield from queue.popleft().result()
+            while queue:
+                yield from queue.popleft().result()
+        finally:
+            for future in queue:
+                future.cancel()

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from vitkit.config import UserError, did_you_mean
+from vitkit.evals.multilabel import roc_areas
 
 __all__ = ["METRICS", "Bin", "Scores", "calibration_error", "reliability", "score", "wilson"]
 
@@ -23,7 +24,9 @@ class Scores:
     """Metrics over n images. Rates are fractions."""
 
     n: int
-    values: Mapping[str, float]  # top1, top5, balanced_accuracy, macro_f1, nll, ece
+    # top1, top5, balanced_accuracy (the mean over classes of their accuracies), macro_f1, macro_auroc (one against the rest,
+    # where there are two classes of images), nll, ece
+    values: Mapping[str, float]
     confusion: Array  # (O, O) counts, row true, column predicted
     recall: Array  # (O,), nan for a class without images
     precision: Array  # (O,), nan for a class never predicted
@@ -52,8 +55,10 @@ class Scores:
         return (nll if metric == "nll" else self.values[metric], nll)
 
 
-def wilson(hits: int, n: int, z: float = 1.959963984540054) -> tuple[float, float]:
+def wilson(hits: float, n: float, z: float = 1.959963984540054) -> tuple[float, float]:
     """The Wilson score interval of ``hits`` in ``n``, by default of 95 %; (0, 1) for n = 0.
+
+    ``n`` is no whole number where images weigh differently: that of equal images which would vary as much.
 
     Source: E. B. Wilson, JASA 22 (1927) 209-212.
     """
@@ -67,10 +72,21 @@ def wilson(hits: int, n: int, z: float = 1.959963984540054) -> tuple[float, floa
 
 
 def score(probabilities: Array, labels: Array) -> Scores:
-    """Score probabilities (n, O) against labels (n,); the lower class index wins a tie."""
+    """Score probabilities (n, O) against labels (n,); the lower class index wins a tie.
+
+    Means over classes leave out those without images.
+
+    Raises:
+        UserError: no image, a label that is no class, or probabilities that are not numbers.
+    """
     n, O = probabilities.shape
     if n == 0:
         raise UserError("there are no images to score.")
+    if len(labels) != n:
+        raise UserError(f"{n} images were scored and there are {len(labels)} labels.")
+    if not 0 <= labels.min() <= labels.max() < O:
+        wrong = labels[(labels < 0) | (labels >= O)][0]
+        raise UserError(f"an image has the label {wrong}; the model has {O} classes, 0 to {O - 1}.")
     if not np.isfinite(probabilities).all():
         raise UserError("the model's outputs are not finite numbers; its weights are damaged or its training diverged.")
     predicted = probabilities.argmax(axis=1)
@@ -85,11 +101,13 @@ def score(probabilities: Array, labels: Array) -> Scores:
         recall, precision = right / truth, right / guessed
     present = truth > 0
     f1 = 2 * right / np.maximum(truth + guessed, 1)
+    areas = roc_areas(probabilities, labels[:, None] == np.arange(O)) if present.sum() > 1 else np.array([np.nan])
     values = {
         "top1": float(hit.mean()),
         "top5": float((rank < 5).mean()),
         "balanced_accuracy": float(recall[present].mean()),
         "macro_f1": float(f1[present].mean()),
+        **({"macro_auroc": float(np.nanmean(areas))} if present.sum() > 1 else {}),
         "nll": float(-np.log(np.maximum(own, np.finfo(np.float64).tiny)).mean()),
         "ece": calibration_error(reliability(probabilities.max(axis=1), hit)),
     }

@@ -15,13 +15,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vitkit.data.subsets import stratified_folds
+from vitkit.engines.threads import each_alone
 from vitkit.evals.multilabel import average_precision
 
 __all__ = ["Probe", "fit_probe"]
 
 PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # of the mean squared norm of standardised weights
 FOLDS = 5
-ONE_THREAD = 2_000_000  # below this many feature values, waking threads costs more than they save
 MAX_SWEEP = 10_000  # examples that the sweep looks at; the final fit uses all
 
 
@@ -48,66 +48,65 @@ def fit_probe(features: Tensor, labels: Tensor, num_classes: int, seed: int) -> 
     """Fit the probe on features (n, D) and labels (n,) int64, or in multi-label data (n, O) of 0 and 1.
 
     The penalty is the one with the best accuracy (multi-label: mAP over the images of all folds together), then the lowest
-    loss, over stratified folds; the head is then fitted on everything. Float64 inside, a function of its arguments.
+    loss, over stratified folds; the head is then fitted on everything. Float64 inside, a function of its arguments to the
+    last digit: each fit is computed by one processor thread, several at a time.
     """
-    threads = torch.get_num_threads()
-    if features.numel() < ONE_THREAD:
-        torch.set_num_threads(1)
-    try:
-        return _fit_probe(features, labels, num_classes, seed)
-    finally:
-        torch.set_num_threads(threads)
+    [(x, mean, std)] = each_alone(_standardised, [features])
+    penalty, accuracy = _sweep(x, labels, num_classes, seed)
+    [(weight, bias)] = each_alone(lambda p: _folded(*_fit(x, labels, num_classes, p), mean, std), [penalty])
+    return Probe(weight, bias, penalty, accuracy)
 
 
-def _fit_probe(features: Tensor, labels: Tensor, num_classes: int, seed: int) -> Probe:
+def _standardised(features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """(standardised, mean, standard deviation), float64."""
     mean, std = features.double().mean(0), features.double().std(0, unbiased=False)
     std = torch.where(std > 1e-6 * (1 + mean.abs()), std, 1.0)  # a constant feature stays zero
-    x = (features.double() - mean) / std
-    penalty, accuracy = _sweep(x, labels, num_classes, seed)
-    weight, bias = _fit(x, labels, num_classes, penalty)
-    weight = weight / std  # the standardisation folds into the head
-    return Probe(weight.float(), (bias - weight @ mean).float(), penalty, accuracy)
+    return (features.double() - mean) / std, mean, std
+
+
+def _folded(weight: Tensor, bias: Tensor, mean: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:
+    """A head for raw features from one for standardised features, float32."""
+    weight = weight / std
+    return weight.float(), (bias - weight @ mean).float()
 
 
 def _sweep(x: Tensor, labels: Tensor, num_classes: int, seed: int) -> tuple[float, float]:
+    """(the best penalty, its accuracy, in multi-label data its mAP)."""
     if len(x) > MAX_SWEEP:
         part = np.random.default_rng(seed).choice(len(x), MAX_SWEEP, replace=False)
         x, labels = x[part], labels[part]
     if labels.ndim == 2:
-        return _sweep_multilabel(x, labels, num_classes, seed)
-    smallest = int(torch.bincount(labels, minlength=num_classes).clamp(min=1).min())
-    folds = max(2, min(FOLDS, smallest))
-    fold = torch.from_numpy(stratified_folds(labels.tolist(), folds, seed))
-    results = []
-    for penalty in PENALTIES:
-        hits = loss = 0.0
-        for held in range(folds):
-            train, test = fold != held, fold == held
-            if not test.any() or not train.any():
-                continue
-            weight, bias = _fit(x[train], labels[train], num_classes, penalty)
-            logits = F.linear(x[test], weight, bias)
-            hits += float((logits.argmax(1) == labels[test]).sum())
-            loss += float(F.cross_entropy(logits, labels[test], reduction="sum"))
-        results.append((hits / len(x), -loss, penalty))
-    accuracy, _, penalty = max(results)
-    return penalty, accuracy
+        folds = min(FOLDS, len(x))
+        strata: list[int] | list[tuple[int, ...]] = [tuple(row.nonzero()[:, 0].tolist()) for row in labels]
+    else:
+        smallest = int(torch.bincount(labels, minlength=num_classes).clamp(min=1).min())
+        folds, strata = max(2, min(FOLDS, smallest)), labels.tolist()
+    fold = torch.from_numpy(stratified_folds(strata, folds, seed))
+    held = [number for number in range(folds) if 0 < int((fold == number).sum()) < len(x)]
 
+    def logits_of(job: tuple[float, int]) -> Tensor:
+        penalty, number = job
+        weight, bias = _fit(x[fold != number], labels[fold != number], num_classes, penalty)
+        return F.linear(x[fold == number], weight, bias)
 
-def _sweep_multilabel(x: Tensor, labels: Tensor, num_classes: int, seed: int) -> tuple[float, float]:
-    sets = [tuple(row.nonzero()[:, 0].tolist()) for row in labels]
-    fold = torch.from_numpy(stratified_folds(sets, min(FOLDS, len(x)), seed))
+    found = iter(each_alone(logits_of, [(penalty, number) for penalty in PENALTIES for number in held]))
     results = []
     for penalty in PENALTIES:
         logits = torch.zeros(len(x), num_classes, dtype=torch.float64)
-        for held in range(int(fold.max()) + 1):
-            weight, bias = _fit(x[fold != held], labels[fold != held], num_classes, penalty)
-            logits[fold == held] = F.linear(x[fold == held], weight, bias)
-        precisions = average_precision(logits.numpy(), labels.numpy() > 0.5)
-        loss = float(F.binary_cross_entropy_with_logits(logits, labels.double()))
-        results.append((float(np.nanmean(precisions)), -loss, penalty))
+        for number in held:
+            logits[fold == number] = next(found)
+        results.append((*_quality(logits, labels), penalty))
     best, _, penalty = max(results)
     return penalty, best
+
+
+def _quality(logits: Tensor, labels: Tensor) -> tuple[float, float]:
+    """(accuracy or mAP, minus the loss), of images each scored by the fit without its fold."""
+    if labels.ndim == 1:
+        [loss] = each_alone(lambda z: F.cross_entropy(z, labels, reduction="sum"), [logits])
+        return float((logits.argmax(1) == labels).sum()) / len(labels), -float(loss)
+    [loss] = each_alone(lambda z: F.binary_cross_entropy_with_logits(z, labels.double()), [logits])
+    return float(np.nanmean(average_precision(logits.numpy(), labels.numpy() > 0.5))), -float(loss)
 
 
 def _fit(x: Tensor, labels: Tensor, num_classes: int, penalty: float) -> tuple[Tensor, Tensor]:

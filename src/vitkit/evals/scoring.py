@@ -17,7 +17,8 @@ from vitkit.data.containers import ImageSource
 from vitkit.data.pixels import MAX_PIXELS, ImageError, Preprocess
 from vitkit.data.sources import Sample
 from vitkit.engines.eager import EagerEngine, stream
-from vitkit.evals.classify import wilson
+from vitkit.evals.classify import Scores, wilson
+from vitkit.evals.intervals import intervals_of
 from vitkit.evals.tasks import AnyScores, Task, make_task
 from vitkit.report import Row
 
@@ -25,6 +26,7 @@ __all__ = [
     "SELECTION",
     "Scored",
     "classify_stream",
+    "judge",
     "outputs_of",
     "rows",
     "score_samples",
@@ -89,13 +91,19 @@ def score_samples(
             features.append(result.features.numpy())
     if not kept:
         raise UserError(f"none of the {len(samples)} images can be used; the first: {skipped[0][0]}: {skipped[0][1]}.")
-    stacked = np.stack(logits)
-    probabilities = bundle.probabilities(torch.from_numpy(stacked)).numpy()
+    return judge(bundle, kept, np.stack(logits), np.stack(features), skipped)
+
+
+def judge(
+    bundle: Bundle, kept: Sequence[Sample], logits: np.ndarray, features: np.ndarray, skipped: Sequence[tuple[str, str]]
+) -> Scored:
+    """Score logits (n, O) and features (n, D) of the samples that could be used, as the bundle answers."""
+    probabilities = bundle.probabilities(torch.from_numpy(logits)).numpy()
     task, detector = task_of(bundle), bundle.unknown
     wanted = task.targets(kept)
     unknown = np.array([detector.is_unknown(row) for row in features]) if detector else None
     scores = task.score(probabilities, wanted, bundle.thresholds)
-    return Scored(kept, stacked, np.stack(features), probabilities, unknown, skipped, scores, wanted)
+    return Scored(kept, logits, features, probabilities, unknown, skipped, scores, wanted)
 
 
 def task_of(bundle: Bundle) -> Task:
@@ -155,6 +163,8 @@ def seen_label(bundle: Bundle, samples: Sequence[Sample]) -> tuple[str, int]:
 def rows(scored: Scored, task: str, dataset: str, model: str, label: str) -> list[Row]:
     """Result rows; ``label`` says why a figure is not that of new images, empty where it is."""
     n, values, intervals = scored.scores.n, dict(scored.scores.values), dict(scored.scores.intervals)
+    if isinstance(scored.scores, Scores):
+        intervals = intervals_of(scored.probabilities, scored.targets, scored.scores)
     if scored.unknown is not None:
         hits = int(scored.unknown.sum())
         values["unknown_rate"], intervals["unknown_rate"] = hits / n, wilson(hits, n)

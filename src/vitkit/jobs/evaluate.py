@@ -1,94 +1,121 @@
-"""`vit evaluate`: score a model on labelled images, with its own preprocessing, classes matched by name."""
+"""`vit evaluate`: measure a model on labelled images by one of the published protocols."""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from vitkit.bundle import MULTI, SINGLE, Bundle
-from vitkit.config import UserError
-from vitkit.console import Console, percent
+from vitkit.config import UserError, did_you_mean, write_json
+from vitkit.console import Console
 from vitkit.data.pixels import MAX_PIXELS
-from vitkit.data.sources import Source, match_classes, read_source
-from vitkit.evals.scoring import rows, score_samples, seen_label, task_of
-from vitkit.jobs.load import load
-from vitkit.report import Row
+from vitkit.parallel.launch import launched_rank
+from vitkit.parallel.world import PATIENCE, session
+from vitkit.protocols.request import Request
+from vitkit.report import Row, code_fingerprint, versions
 
-__all__ = ["evaluate"]
+__all__ = ["PROTOCOLS", "RESULTS_VERSION", "evaluate"]
+
+PROTOCOLS = ("classify", "knn", "linear", "fewshot", "vtab", "robustness")  # each a module of `vitkit.protocols`
+RESULTS_VERSION = 1
 
 
 def evaluate(
     model: str | Path,
     data: str | Path,
     *,
+    protocol: str = "classify",
     split: str | None = None,
     strict: bool = False,
     workers: int = 2,
     max_pixels: int = MAX_PIXELS,
     overrides: dict[str, Any] | None = None,
+    data_root: str | Path | None = None,
+    partial: bool = False,
+    seed: int = 0,
+    shots: Sequence[int] | None = None,
+    neighbours: int | None = None,
+    sweep: bool = False,
+    preprocess: str | None = None,
+    out: str | Path | None = None,
+    command: str | None = None,
     console: Console | None = None,
 ) -> list[Row]:
-    """Score ``model`` on ``data``.
+    """Measure ``model`` on ``data``. Under torchrun the ranks share the images, and the first alone returns rows.
 
     Args:
-        model: a bundle folder or a checkpoint file.
-        data: a folder of class folders, or one with train/ and val/ or test/ inside, a CSV, Parquet or tar file, or
-            ``digits``.
-        split: which split to score; by default test, else val, else all of a flat folder.
+        model: a bundle folder, a checkpoint file, or a name of `vit models`.
+        data: a folder of class folders, or one with train/ and val/ or test/ inside, a CSV, Parquet or tar file,
+            ``digits``, or a published data set, ``NAME`` or ``NAME=FOLDER``.
+        protocol: ``classify`` the model's own classes; ``knn``, ``linear`` and ``fewshot`` learn from features of the train
+            split; ``vtab``; ``robustness``.
+        split: which split to score; by default test, else val, for ``classify`` else all of a flat folder.
         strict: fail on the first file that cannot be used, instead of listing it.
+        workers: threads that decode images; never changes the result.
         max_pixels: larger images are listed without being decoded.
+        data_root: the folder with a folder for each published data set.
+        partial: score a part of a published data set too.
+        seed: of what the protocol draws.
+        shots: images of each class, for ``fewshot``; by default 1, 5, 10 and 25.
+        neighbours: for ``knn``; by default 20.
+        sweep: for ``vtab``: choose hyper-parameters on its val200.
+        preprocess: ``own``, ``fewshot``, ``resize_small`` or ``squash``; by default the protocol's.
+        out: a folder to write ``results.json`` to.
+        command: the command line, for that file.
 
     Returns:
         Rows of task, dataset, metric, value and interval.
 
     Raises:
-        UserError: no such model, data or split; classes that the model does not know; data of the other task.
+        UserError: no such protocol, model, data or split; classes that the model does not know; data of the other task.
     """
     console = console or Console()
-    bundle = load(model, **(overrides or {}))
-    for note in bundle.notes:
-        console.say(f"model: {note}")
-    source = read_source(data)
-    _check_task(bundle, source)
-    if bundle.classes is None:
-        if len(source.classes) != bundle.config.num_classes:
-            raise UserError(
-                f"the model has {bundle.config.num_classes} classes without names, the data {len(source.classes)}; "
-                "classes are matched by name, so this cannot be scored."
-            )
-        console.warn("the model's classes have no names: the data's classes in sorted order are taken for them")
-    else:
-        source = match_classes(source, bundle.classes)
-    console.say(f"data: {source.name}: {source.describe()}")
-    for note in source.notes:
-        console.say(f"data: {note}")
-    chosen = split or next((name for name in ("test", "val", "all") if name in source.splits), "train")
-    if chosen not in source.splits:
-        raise UserError(f"{data} has no split {chosen!r}; it has {', '.join(source.splits)}.")
-    samples = source.splits[chosen]
-    scored = score_samples(
-        bundle, samples, console, f"scoring {chosen}", strict=strict, workers=workers, max_pixels=max_pixels
-    )
-    for name, reason in scored.skipped:
-        console.warn(f"skipped {name}: {reason}")
-    label, count = seen_label(bundle, scored.samples)
-    if label:
-        console.warn(f"{count} of these images took part in making the model: {label}")
-    task = task_of(bundle)
-    low, high = scored.scores.intervals[task.headline]
-    console.say(
-        f"{source.name} {chosen}: {task.shown} {percent(scored.scores.values[task.headline])} "
-        f"[{percent(low)}, {percent(high)}], {scored.scores.n} scored, {len(scored.skipped)} skipped"
-    )
-    return rows(scored, "classify", f"{source.name}/{chosen}", str(model), label)
-
-
-def _check_task(bundle: Bundle, source: Source) -> None:
-    found = MULTI if source.multilabel else SINGLE
-    if found != bundle.task:
-        one, many = "one class per image", "any number of classes per image"
-        has, gives = (many, one) if source.multilabel else (one, many)
-        raise UserError(
-            f"{source.name} is {found} data ({has}), the model is {bundle.task} (it gives {gives}); their answers cannot be "
-            "compared. Score the model on data of its own kind, or fine-tune one on this data."
+    if protocol not in PROTOCOLS:
+        raise UserError(f"no protocol {protocol!r}.{did_you_mean(protocol, PROTOCOLS)} Known: {', '.join(PROTOCOLS)}.")
+    if launched_rank():  # ranks after the first one only speak up when something is wrong
+        console = Console(out=open(os.devnull, "w"), err=open(os.devnull, "w"))  # noqa: SIM115, until the process ends
+    with session(PATIENCE, Console().warn) as world:
+        request = Request(
+            model=str(model),
+            data=str(data),
+            split=split,
+            strict=strict,
+            workers=workers,
+            max_pixels=max_pixels,
+            overrides=overrides or {},
+            data_root=None if data_root is None else str(data_root),
+            partial=partial,
+            seed=seed,
+            shots=None if shots is None else tuple(shots),
+            neighbours=neighbours,
+            sweep=sweep,
+            out=None if out is None else str(out),
+            preprocess=preprocess,
+            world=world,
         )
+        rows: list[Row] = import_module(f"vitkit.protocols.{protocol}").run(request, console)
+        if out is not None and world.main:
+            path = Path(out) / "results.json"
+            spoken = command or f"vitkit.evaluate({str(model)!r}, {str(data)!r}, protocol={protocol!r})"
+            write_json(path, _results(request, protocol, spoken, rows))
+            console.say(f"results   {path}")
+        return rows if world.main else []
+
+
+def _results(request: Request, protocol: str, command: str, rows: Sequence[Row]) -> dict[str, Any]:
+    """What `vit results add` reads."""
+    account = request.account
+    return {
+        "kind": "vitkit-results",
+        "version": RESULTS_VERSION,
+        "command": command,
+        "code": code_fingerprint(),
+        "versions": versions(),
+        "data": {"name": request.data, "split": request.split, "images": None, "fingerprint": None, **account.data},
+        "protocol": protocol,
+        "settings": account.settings,
+        "model": {"name": request.model, "fingerprint": None, **account.model},
+        "rows": [row.to_dict() for row in rows],
+    }

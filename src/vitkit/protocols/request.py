@@ -7,8 +7,18 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from vitkit.data.pixels import MAX_PIXELS
+from vitkit.parallel.world import ALONE, World
 
-__all__ = ["Request"]
+__all__ = ["Account", "Request"]
+
+
+@dataclass
+class Account:
+    """What a protocol tells of its run beside rows: it fills in what it knows, `results.json` holds it."""
+
+    data: dict[str, Any] = field(default_factory=dict)  # name, split, images, fingerprint
+    model: dict[str, Any] = field(default_factory=dict)  # name, fingerprint
+    settings: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -30,3 +40,6 @@ class Request:
     sweep: bool = False  # vtab: choose hyper-parameters on val200
     settings: Mapping[str, Any] = field(default_factory=dict)  # vtab: changes of its recipe, such as steps
     out: str | None = None  # folder for what is more than rows
+    preprocess: str | None = None  # one of `vitkit.data.official.VIEWS`; None: the protocol's own
+    world: World = ALONE  # the ranks that share the work; only the first prints, scores and writes
+    account: Account = field(default_factory=Account)

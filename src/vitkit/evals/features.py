@@ -1,0 +1,279 @@
+"""Features and logits of a data set: computed once, kept under what they depend on, shared by every protocol.
+
+The key is made of contents: the model's tensors and configuration, the preprocessing, the images' files in order, and the rule
+that computes, with the versions of what decides the last digits. A kept file that is damaged is said and computed anew.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from importlib import metadata
+from itertools import pairwise
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+import torch
+from safetensors.torch import save
+from torch import Tensor
+
+from vitkit.bundle import Bundle, Outputs
+from vitkit.config import UserError, write_file
+from vitkit.console import Console, duration
+from vitkit.data.audit import digest
+from vitkit.data.cache import cache_folder
+from vitkit.data.official import check_view, describe_view
+from vitkit.data.pixels import MAX_PIXELS, ImageError
+from vitkit.data.sources import Sample
+from vitkit.engines.eager import EagerEngine, stream
+from vitkit.parallel.world import ALONE, World
+from vitkit.weights.safetensors_file import open_safetensors
+
+T = TypeVar("T")
+
+__all__ = ["RULE", "FeatureTable", "compute_features", "data_fingerprint", "fingerprint_of"]
+
+RULE = 1  # goes up when what is computed from the same model and images changes
+PIECE = 64  # files that a thread reads before it reports
+BEAT = 64  # images, or pieces of files, after which ranks wait for each other
+UNREAD = bytes(32)  # instead of the digest of a file that cannot be read
+
+
+@dataclass(frozen=True)
+class FeatureTable:
+    """What a model gives for the images that can be used, in the order of the data."""
+
+    samples: Sequence[Sample]
+    features: Tensor  # (n, D) float32, what the head reads
+    logits: Tensor  # (n, O) float32; (n, 0) of a model without a head
+    skipped: Sequence[tuple[str, str]]  # (name, reason) of each image that cannot be used
+    digests: Sequence[str]  # SHA-256 of every image's file, those that cannot be used too
+    known: bool  # read, not computed
+
+
+def compute_features(
+    bundle: Bundle,
+    samples: Sequence[Sample],
+    console: Console,
+    label: str,
+    *,
+    view: str = "own",
+    strict: bool = False,
+    workers: int = 2,
+    max_pixels: int = MAX_PIXELS,
+    world: World = ALONE,
+) -> FeatureTable:
+    """Features of samples, each image computed by one rank, all of them known to every rank.
+
+    Every rank of ``world`` calls this alike. Nothing but the images and the model changes a digit of the result.
+
+    Args:
+        label: what the progress line says.
+        view: how images are fitted, see `vitkit.data.official.VIEWS`.
+        strict: fail if any image cannot be used, instead of listing it.
+
+    Raises:
+        UserError: no preprocessing is known; no image at all, or none that can be used; with ``strict``, one that cannot.
+    """
+    record = bundle.require_preprocess()
+    check_view(view, record)
+    if bundle.config.pool == "none":
+        raise UserError("this model gives features of every token (pool='none'); evaluating needs one row per image.")
+    if not samples:
+        raise UserError(f"{label}: there are no images.")
+    if workers < 1:
+        raise UserError(f"--workers must be at least 1, got {workers}.")
+    engine = bundle.run if isinstance(bundle.run, EagerEngine) else EagerEngine(bundle.model)
+    mine, most = _share(len(samples), engine.group, world)
+    part = samples[mine.start : mine.stop]
+    digests = torch.cat(world.gather(_digests(part, most, workers, world, label), f"{label}: files")).numpy()
+    facts = {
+        "rule": RULE,
+        "model": fingerprint_of(bundle),
+        "preprocess": dataclasses.asdict(record),
+        "view": describe_view(view, record) if view != "own" else view,
+        "max_pixels": max_pixels,
+        "group": engine.group,
+        "precision": engine.precision,
+        "device": torch.cuda.get_device_name() if engine.device.type == "cuda" else _processor(),
+        "versions": {name: metadata.version(name) for name in ("torch", "numpy", "pillow")},
+        "images": hashlib.sha256(digests.tobytes()).hexdigest(),
+    }
+    key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+    path = cache_folder() / "features" / f"{key}.safetensors"
+    found = _read(path, len(samples), console)
+    known = not world.any(found is None)
+    if known:
+        console.say(f"{label}: features of {len(samples):,} images were computed before")
+    else:
+        began = time.perf_counter()
+        sources = [sample.source for sample in part]
+        results = stream(engine, record, sources, workers=workers, max_pixels=max_pixels, view=view)
+        together = _in_step(console.track(results, len(part), label), BEAT, most, world, label)
+        own = _compute(bundle, together, mine.start)
+        found = _together(own, world, label)
+        if world.main:
+            _write(path, found, console)
+        took = duration(time.perf_counter() - began)
+        console.say(f"{label}: features of {len(samples):,} images computed in {took}, kept for every protocol")
+    assert found is not None
+    skipped = [(samples[place].name, reason) for place, reason in sorted(found.bad.items())]
+    if strict and skipped:
+        raise UserError(f"{skipped[0][0]}: {skipped[0][1]} (--strict)")
+    if len(skipped) == len(samples):
+        raise UserError(f"none of the {len(samples)} images can be used; the first: {skipped[0][0]}: {skipped[0][1]}.")
+    if not found.features.isfinite().all():
+        raise UserError("the model's outputs are not finite numbers; its weights are damaged or its training diverged.")
+    kept = [sample for place, sample in enumerate(samples) if place not in found.bad]
+    names = [row.tobytes().hex() for row in digests]
+    return FeatureTable(kept, found.features, found.logits, skipped, names, known)
+
+
+def fingerprint_of(bundle: Bundle) -> str:
+    """SHA-256 of a model: configuration, names and values of its tensors, whatever file they came from."""
+    signed = hashlib.sha256(json.dumps(dataclasses.asdict(bundle.config), sort_keys=True).encode())
+    for name, tensor in sorted(bundle.model.state_dict().items()):
+        signed.update(f"\0{name} {tensor.dtype} {tuple(tensor.shape)}\0".encode())
+        signed.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return signed.hexdigest()
+
+
+def data_fingerprint(digests: Sequence[str]) -> str:
+    """SHA-256 over the digests of images in order."""
+    return hashlib.sha256("\n".join(digests).encode()).hexdigest()
+
+
+def _share(count: int, group: int, world: World) -> tuple[range, int]:
+    """The images of this rank, and the most that any rank has.
+
+    They are whole groups, so that each is computed among the images that it would be among with one rank.
+    """
+    groups = -(-count // group)
+    cuts = [min(groups * rank // world.size * group, count) for rank in range(world.size + 1)]
+    return range(cuts[world.rank], cuts[world.rank + 1]), max(b - a for a, b in pairwise(cuts))
+
+
+def _in_step(items: Iterable[T], every: int, most: int, world: World, label: str) -> Iterator[T]:
+    """Pass items on; ranks wait for each other after ``every`` of them.
+
+    Else the fastest would wait at the end for longer than a rank that is lost is waited for. ``most``: of any rank.
+    """
+    done = 0
+    for number, item in enumerate(items, 1):
+        yield item
+        if number % every == 0:
+            world.wait(f"{label}: {number}")
+            done += 1
+    for number in range(done + 1, most // every + 1):
+        world.wait(f"{label}: {number * every}")
+
+
+def _digests(samples: Sequence[Sample], most: int, workers: int, world: World, label: str) -> Tensor:
+    """SHA-256 of each file (n, 32) uint8; `UNREAD` where it cannot be read."""
+
+    def sign(start: int) -> bytes:
+        return b"".join(_digest(sample) for sample in samples[start : start + PIECE])
+
+    with ThreadPoolExecutor(workers) as pool:
+        parts = pool.map(sign, range(0, len(samples), PIECE))
+        data = bytearray(b"".join(_in_step(parts, BEAT, -(-most // PIECE), world, f"{label}: files")))
+    return (torch.frombuffer(data, dtype=torch.uint8) if data else torch.empty(0, dtype=torch.uint8)).view(-1, 32)
+
+
+def _digest(sample: Sample) -> bytes:
+    try:
+        return bytes.fromhex(digest(sample))
+    except OSError:
+        return UNREAD
+
+
+def _processor() -> str:
+    return f"cpu {torch.backends.cpu.get_cpu_capability()}"
+
+
+class _Results(NamedTuple):
+    """What a file holds."""
+
+    features: Tensor
+    logits: Tensor
+    bad: dict[int, str]  # why each image that cannot be used cannot, by its place
+
+
+def _compute(bundle: Bundle, results: Iterator[Outputs | ImageError], first: int) -> _Results:
+    """The results of the images from the place ``first`` on."""
+    features, logits, bad = [], [], {}
+    for place, result in enumerate(results, first):
+        if isinstance(result, ImageError):
+            bad[place] = str(result)
+        else:
+            features.append(result.features)
+            logits.append(result.logits)
+    if not features:
+        return _Results(torch.empty(0, bundle.config.feature_dim), torch.empty(0, bundle.config.num_classes), bad)
+    stacked = torch.stack(logits) if bundle.config.num_classes else torch.empty(len(features), 0)
+    return _Results(torch.stack(features), stacked, bad)
+
+
+def _together(own: _Results, world: World, label: str) -> _Results:
+    """The results of all ranks, in the order of the images."""
+    if world.size == 1:
+        return own
+    text = torch.frombuffer(bytearray(json.dumps(own.bad).encode()), dtype=torch.uint8)
+    bad = [json.loads(bytes(each.numpy())) for each in world.gather(text, f"{label}: images that cannot be used")]
+    merged = {int(place): reason for each in bad for place, reason in each.items()}
+    if not world.any(len(own.features) > 0):
+        return own._replace(bad=merged)
+    rows = [torch.cat(world.gather(tensor, f"{label}: results")) for tensor in own[:2] if tensor.shape[1]]
+    logits = rows[1] if len(rows) > 1 else torch.empty(len(rows[0]), 0)
+    return _Results(rows[0], logits, merged)
+
+
+def _checksum(tensors: dict[str, Tensor]) -> str:
+    signed = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        signed.update(f"\0{name} {tuple(tensor.shape)}\0".encode())
+        signed.update(tensor.contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return signed.hexdigest()
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _write(path: Path, found: _Results, console: Console) -> None:
+    """Keep results; a place that cannot be written costs time only."""
+    tensors = {"features": found.features, "logits": found.logits}
+    tensors = {name: tensor.contiguous() for name, tensor in tensors.items() if tensor.numel()}
+    notes = {"sha256": _checksum(tensors), "bad": json.dumps(found.bad)}
+    notes["bad_sha256"] = _sha256(notes["bad"])
+    try:
+        write_file(path, save(tensors, notes))
+    except UserError as error:
+        console.warn(f"features are not kept: {error}")
+
+
+def _read(path: Path, count: int, console: Console) -> _Results | None:
+    """Kept results of ``count`` images; None where there are none, or none that are whole."""
+    if not path.exists():
+        return None
+    try:
+        file = open_safetensors(path)
+        tensors, notes = file.read(), file.metadata
+        bad = notes.get("bad", "")
+        if notes.get("sha256") != _checksum(tensors) or notes.get("bad_sha256") != _sha256(bad):
+            raise UserError(f"{path} is damaged: its checksum differs.")
+        found = {int(place): reason for place, reason in json.loads(bad).items()}
+        rows = count - len(found)
+        features = tensors.get("features", torch.empty(0, 0))
+        result = _Results(features, tensors.get("logits", torch.empty(rows, 0)), found)
+        if len(result.features) != rows or len(result.logits) != rows:
+            raise UserError(f"{path} is damaged: it holds {len(result.features)} rows of {rows} images.")
+    except UserError as error:
+        console.warn(f"a file of kept features is not used, they are computed anew: {error}")
+        return None
+    return result
