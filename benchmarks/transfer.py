@@ -25,7 +25,7 @@ STARTS = {"scratch": None, "supervised": "tiny_imagenet_small", "masked": "tiny_
 SHOTS, DRAWS = (10, 100, 1000), 3
 # Fixed before any transfer was run.
 STEPS = {10: 100, 100: 200, 1000: 400}
-RECIPE = {"batch_size": 100, "optim.lr": 5e-4, "evaluations": 1}
+RECIPE = {"batch_size": 100, "optim.lr": 5e-4, "evaluations": 1, "initialisation": "official"}
 
 
 def subset(cifar: Path, folder: Path, shots: int, draw: int) -> None:

@@ -1,4 +1,4 @@
-"""Random weights as the reference makes them (VIT_SPEC 1.5)."""
+"""Random weights: as the reference makes them (VIT_SPEC 1.5), or smaller, as timm and DeiT do."""
 
 from __future__ import annotations
 
@@ -13,12 +13,19 @@ from vitkit.models.hybrid import StdConv
 if TYPE_CHECKING:
     from vitkit.models.vit import Mlp, VisionTransformer
 
-__all__ = ["initialise"]
+__all__ = ["SCHEMES", "initialise"]
+
+SCHEMES = ("official", "small")
+SMALL_STD = 0.02  # of every matrix of the scheme "small". Source: timm, vision_transformer.py, init_weights_vit_timm
 
 
 @torch.no_grad()
-def initialise(model: VisionTransformer, seed: int) -> None:
-    """Fill every parameter but the heads': q, k, v each as its own matrix, every branch of the stem starting as nothing."""
+def initialise(model: VisionTransformer, seed: int, scheme: str = "official") -> None:
+    """Fill every parameter but the heads': q, k, v each as its own matrix, every branch of the stem starting as nothing.
+
+    ``small`` draws the blocks' matrices normal with standard deviation 0.02 instead, whatever their sizes: branches that start
+    near nothing.
+    """
     config = model.config
     rng = torch.Generator().manual_seed(seed)
 
@@ -77,3 +84,7 @@ def initialise(model: VisionTransformer, seed: int) -> None:
     if model.pre_logits is not None:
         lecun(model.pre_logits.weight)
         zero(model.pre_logits.bias)
+    if scheme == "small":
+        for weight in model.blocks.parameters():
+            if weight.ndim == 2:
+                nn.init.normal_(weight, std=SMALL_STD, generator=rng)

@@ -456,9 +456,9 @@ class VisionTransformer(nn.Module):
         """`both_heads` of images (B, C, H, W)."""
         return self.both_heads(self.forward_features(images))
 
-    def init_weights(self, seed: int, head_bias: float = 0.0) -> None:
-        """Initialise every parameter as the reference does, with a zero head of bias ``head_bias``."""
-        initialise(self, seed)
+    def init_weights(self, seed: int, head_bias: float = 0.0, scheme: str = "official") -> None:
+        """Initialise every parameter by a scheme of `initialise.SCHEMES`, with a zero head of bias ``head_bias``."""
+        initialise(self, seed, scheme)
         self.reset_head(head_bias)
 
     @torch.no_grad()

@@ -51,7 +51,7 @@ def first_model(recipe: Recipe, classes: int, console: Console) -> VisionTransfo
     check_start(recipe)
     if not recipe.start:
         model = VisionTransformer(config)
-        model.init_weights(recipe.seed, recipe.head_bias)
+        model.init_weights(recipe.seed, recipe.head_bias, recipe.initialisation)
         return model
     bundle = load_model(recipe.start)
     console.say(f"start     {bundle.source}, licence {bundle.licence}")

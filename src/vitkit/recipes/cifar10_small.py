@@ -30,5 +30,6 @@ RECIPES = (
         optim=OptimConfig(lr=2e-3, weight_decay=0.05),
         augment=Augment(crop_area=0.8, flip=True),
         preprocess=Preprocess((32, 32), fit="squash"),
+        initialisation="small",
     ),
 )  # fmt: skip

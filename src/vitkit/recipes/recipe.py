@@ -12,6 +12,7 @@ from vitkit.config import UserError, did_you_mean, override
 from vitkit.data.loader import Augmentation
 from vitkit.data.mixing import Mixing
 from vitkit.data.pixels import Preprocess
+from vitkit.models.initialise import SCHEMES
 from vitkit.models.vit import ViTConfig
 from vitkit.optim import OptimConfig
 
@@ -23,13 +24,13 @@ OBJECTIVES = ("softmax", "sigmoid", "masked_patch")
 PARTS = ("model", "optim", "augment", "mixing", "preprocess", "distill")
 FREE = (
     "steps", "epochs", "batch_size", "seed", "smoothing", "head_bias", "objective", "evaluations", "start", "repeats",
-    "precision", "activation_checkpointing",
+    "precision", "activation_checkpointing", "initialisation",
 )  # fmt: skip
 
 WHOLE, TEXT = ((int,), "a whole number"), ((str,), "text")
 KINDS: dict[str, tuple[tuple[type, ...], str]] = {  # of settings in FREE that are no numbers with a fraction
     **dict.fromkeys(("steps", "batch_size", "seed", "evaluations", "repeats"), WHOLE),
-    **dict.fromkeys(("objective", "start", "precision"), TEXT),
+    **dict.fromkeys(("objective", "start", "precision", "initialisation"), TEXT),
     "activation_checkpointing": ((bool,), "true or false"),
 }
 
@@ -87,6 +88,7 @@ class Recipe:
     activation_checkpointing: bool = False  # keep each block's input only: less memory, a third more arithmetic
     smoothing: float = 0.0
     head_bias: float = 0.0  # that the head starts from
+    initialisation: str = "official"  # of random weights: official | small, see `models.initialise`
     evaluations: int = 10  # on the validation part, evenly spread
     seed: int = 0
     distill: Distillation = field(default_factory=Distillation)
@@ -106,6 +108,9 @@ class Recipe:
             raise UserError(
                 f"precision is {self.precision!r}; known: {known}.{did_you_mean(self.precision, PRECISIONS)}"
             )
+        if self.initialisation not in SCHEMES:
+            guess = did_you_mean(self.initialisation, SCHEMES)
+            raise UserError(f"initialisation is {self.initialisation!r}; known: {', '.join(SCHEMES)}.{guess}")
         if self.distill.teacher and self.objective != "softmax":
             raise UserError(
                 f"recipe {self.name}: distillation is for the objective softmax, and the recipe's is {self.objective}. Leave "
