@@ -185,6 +185,17 @@ def test_initialisation_fills_every_parameter_of_every_feature(name: str) -> Non
         assert torch.equal(a, b), parameter_name
 
 
+def test_small_initialisation_changes_the_matrices_of_blocks_alone() -> None:
+    model, official = (VisionTransformer(ViTConfig.named("Ti/16", depth=2)) for _ in range(2))
+    model.init_weights(3, scheme="small")
+    official.init_weights(3)
+    for (name, small), as_reference in zip(model.named_parameters(), official.parameters(), strict=True):
+        if name.startswith("blocks.") and small.ndim == 2:
+            assert small.std().item() == pytest.approx(0.02, rel=0.03), name
+        else:
+            assert torch.equal(small, as_reference), name
+
+
 def test_map_pooling_starts_as_the_reference_s() -> None:
     model = VisionTransformer(ViTConfig.named("Ti/16", depth=1, pool="map", cls_token=False))
     model.init_weights(0)

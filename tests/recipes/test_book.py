@@ -106,6 +106,7 @@ def test_changes_reach_the_part_they_name() -> None:
         ({"epochs": True}, r"epochs must be a number, got True"),
         ({"steps": 3, "epochs": 2}, r"either steps or epochs, not both"),
         ({"objective": "sofmax"}, r"objective is 'sofmax'; known: .* Did you mean 'softmax'"),
+        ({"initialisation": "smal"}, r"initialisation is 'smal'; known: official, small. Did you mean 'small'\?"),
         ({"smoothing": 1.0}, r"smoothing must be in \[0, 1\)"),
         ({"optim.lr": "fast"}, r"lr must be of type float, got 'fast'"),
         ({"model.num_heads": 5}, r"384 does not divide into 5 heads"),
