@@ -196,7 +196,7 @@ def _entry(row: Mapping[str, Any], submission: Submission, named: Named, common:
 
 def _sign(data: Mapping[str, str], split: str, dataset: str) -> str:
     """The fingerprint of a row's images: of its split, else of its data set, else of all that was scored."""
-    return next((data[key] for key in (split, dataset, dataset.partition("/")[0], "") if data.get(key)), "")
+    return next((data[key] for key in (split or dataset, dataset, dataset.partition("/")[0], "") if data.get(key)), "")
 
 
 def _dataset(row: Mapping[str, Any], named: Named) -> tuple[Dataset, str]:
