@@ -156,7 +156,7 @@ def test_vtab(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "lr 0.01, 2 steps" in said
     stored = json.loads((out / "results.json").read_text())
     assert stored["settings"] == {
-        "grid": ["lr 0.01 x 2"], "sweep": False, "seed": 0,
+        "grid": ["lr 0.01 x 2"], "chosen": {"cifar100": "lr 0.01 x 2"}, "sweep": False, "seed": 0,
         "changes": {"batch_size": 2, "image_size": 16, "optim.warmup_steps": 0, "steps": 2},
     }  # fmt: skip
     data_of = stored["data"]

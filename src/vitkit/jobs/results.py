@@ -174,7 +174,7 @@ def _nothing(words: Sequence[str], dataset: str | None, task: str | None, model:
     asked = {"": " ".join(words), "--dataset": dataset, "--task": task, "--model": model, "--source": source}
     shown = " ".join(f"{option} {value}".strip() for option, value in asked.items() if value)
     known = [row.name for row in DATASETS]
-    guess = did_you_mean(words[0], known) if words else ""
+    guess = did_you_mean(words[0], known) if words and words[0] not in known else ""
     return f"no result on the board answers to {shown}.{guess} vit results without a word gives an overview."
 
 

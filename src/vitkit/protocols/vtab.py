@@ -209,11 +209,16 @@ def _account(
         sets=[{"name": f"vtab/{name}", "images": done[name].n, "fingerprint": signs[name]} for name in names],
     )
     request.account.settings.update(
-        grid=[f"lr {choice.lr:g} x {choice.steps}" for choice in settings],
+        grid=[_shown(choice) for choice in settings],
+        chosen={name: _shown(done[name].settings) for name in names},
         sweep=request.sweep,
         seed=request.seed,
         changes={key: request.settings[key] for key in sorted(request.settings)},
     )
+
+
+def _shown(choice: Settings) -> str:
+    return f"lr {choice.lr:g} x {choice.steps}"
 
 
 def _fingerprint(opened: OpenTask, workers: int) -> str:
