@@ -160,6 +160,21 @@ def test_the_community_listing_is_as_printed() -> None:
     assert [name for name, file in files.items() if file["source"]["kind"] == COMMUNITY] == ["community_pwc.json"]
 
 
+def test_values_of_pages_that_are_edited_on_have_no_date_of_publication() -> None:
+    undated = [e for e in published() if not e.date]
+    assert {(e.source_short, e.table, e.as_of) for e in undated} == {
+        ("official README", "Fine-tuned from ImageNet-21k", "2024-05-21"),
+        ("official README", "Short schedules", "2024-05-21"),
+        ("official README", "MLP-Mixer", "2024-05-21"),
+        ("big_vision", "transfer.py", "2025-05-19"),
+        *(("timm", e.table, "2026-08-08") for e in published() if e.source_short == "timm"),
+    }
+    dated = {(e.table, e.date) for e in published() if e.source_short == "official README" and e.date}
+    assert dated == {
+        ("Models fine-tuned at 224", "2020-10-29"), ("First release", "2020-10-22"), ("LiT", "2022-08-18"), ("LiT", "2022-04-14"),
+    }  # fmt: skip
+
+
 def test_every_entry_refers_to_what_the_catalogue_knows() -> None:
     tasks, datasets, papers = {t.name: t for t in TASKS}, {d.name: d for d in DATASETS}, {p.name for p in PAPERS}
     for entry in published():
@@ -168,7 +183,7 @@ def test_every_entry_refers_to_what_the_catalogue_knows() -> None:
         assert entry.metric in metrics_of(tasks[entry.task], datasets[entry.dataset])
         assert entry.kind in (PUBLISHED, COMMUNITY)
         assert entry.source.startswith("https://")
-        assert entry.date
+        assert bool(entry.date) is not bool(entry.as_of)
         assert entry.licence
         assert entry.attribution
         assert entry.plausible is (entry.value != 450)

@@ -246,6 +246,27 @@ def test_implausible_values_and_parts_are_in_no_plot_and_best_nowhere(little: Pa
     assert "450 %" not in Page(shipped / "sota.html").text
 
 
+def test_values_without_a_date_are_in_the_table_and_in_no_plot(tmp_path: Path, little: Path) -> None:
+    undated = replace(ROW, value=99.9, model="README/1", date="", as_of="2026-08-08")
+    site = write_site(tmp_path / "site", [*ROWS, undated], **LITTLE).parent
+    page, before = Page(site / "datasets/dees.html"), Page(little / "datasets/dees.html")
+    plots = [re.findall(r"<svg class=\"plot.*?</svg>", p.source, re.DOTALL) for p in (page, before)]
+    assert plots[0] == plots[1]
+    assert "6 values; the best is 100 % by H/14, 2020" in plots[0][0]
+    assert "README/1 99.9 % published ViT as of 2026-08 Table 2" in page.text
+    said = "Results without a date of publication are not drawn."
+    assert (page.text.count(said), before.text.count(said)) == (1, 0)  # there are two plots
+    only = write_site(tmp_path / "only", [ROW, undated], **LITTLE).parent
+    assert '<svg class="plot' not in Page(only / "datasets/dees.html").source
+
+
+def test_the_plots_of_what_is_shipped_show_no_date_of_a_version(shipped: Path) -> None:
+    for name, page in pages_of(shipped).items():
+        dates = re.findall(r"<title>[^<]*, (20\d\d-\d\d), (?:published|community)</title>", page.source)
+        assert not {"2024-05", "2025-05", "2026-08"} & set(dates), name
+    assert "as of 2026-08" in Page(shipped / "datasets/imagenet.html").text
+
+
 def test_a_paper_page_has_summary_code_tags_results_methods_and_the_tree(little: Path) -> None:
     page = Page(little / "papers/vit.html")
     for part in (

@@ -216,7 +216,7 @@ def test_a_bug_is_exit_code_70_with_its_trace_in_a_file(
 ) -> None:
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr("tempfile.tempdir", None)
-    monkeypatch.setattr("vitkit.datasets.book.read_source", lambda data: 1 / 0)
+    monkeypatch.setattr("vitkit.datasets.book.sources.read_source", lambda data: 1 / 0)
     assert main(["evaluate", str(bundle), str(photos)]) == 70
     message = capsys.readouterr().err
     assert "a bug in vitkit: ZeroDivisionError" in message
@@ -231,7 +231,7 @@ def test_an_interrupt_is_exit_code_130(
     def interrupt(data: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("vitkit.datasets.book.read_source", interrupt)
+    monkeypatch.setattr("vitkit.datasets.book.sources.read_source", interrupt)
     assert main(["evaluate", str(bundle), str(photos)]) == 130
     assert "interrupted" in capsys.readouterr().err
 

@@ -69,6 +69,7 @@ def test_words_choose_tables_and_the_community_stands_apart(capsys: pytest.Captu
     assert lines[0] == "CIFAR-10 · Image Classification · top-1 accuracy in %, higher is better"
     assert lines[1] == "  published"
     assert lines[2].split()[:4] == ["99.50", "±", "0.06", "ViT-H/14"]
+    assert "ViT paper, Table 2  2020-10" in " ".join(lines[2].split("   "))
     start = next(i for i, line in enumerate(lines) if line.startswith("  community, checked by nobody: "))
     assert "CC BY-SA 4.0" in lines[start]
     assert lines[start + 1].split()[:2] == ["99.5", "ViT-H/14"]
@@ -91,6 +92,7 @@ def test_options_filter_and_sort(capsys: pytest.CaptureFixture[str]) -> None:
     ("arguments", "code", "message"),
     [
         (("nosuchthing",), 1, "no result on the board answers to nosuchthing"),
+        (("imagenet-sketch",), 1, "no result on the board answers to imagenet-sketch. vit results without a word"),
         (("--dataset", "cifar11"), 1, "dataset: the board does not know 'cifar11'. Did you mean 'cifar1"),
         (("--task", "clasify"), 1, "Did you mean 'classify'"),
         (("--source", "papers"), 1, "source: 'papers'; expected paper, community, ours. Did you mean 'paper'?"),

@@ -163,6 +163,15 @@ def test_objectnet_is_seen_without_its_border_and_any_meaning_is_right(
     assert "the copy's own files say" in found["objectnet/test", "top1"].label
 
 
+def test_an_objectnet_image_that_cannot_be_read_is_skipped(named: Bundle, model: str, tmp_path: Path) -> None:
+    objects = {f"Object {place:03d}": [place] for place in range(113)}
+    shifted.objectnet(tmp_path, objects, {label: [place] for place, label in enumerate(objects)})
+    (tmp_path / "objectnet-1.0" / "images" / "object_007" / "00007.png").write_bytes(b"nothing")
+    found, said = scored(model, f"objectnet={tmp_path}")
+    assert found["objectnet/test", "top1"].n == 112
+    assert "skipped images/object_007/00007.png" in said
+
+
 def corrupted(root: Path, named: Bundle, kinds: tuple[str, ...], severities: int = 5) -> dict[str, list[float]]:
     """Images of each severity, four with the answer for their label in severity 1, one less in each that follows."""
     right: dict[str, list[float]] = {}

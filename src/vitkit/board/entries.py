@@ -1,7 +1,8 @@
 """The results on the board: published values from the files of `published/`, the community's listing, and ours.
 
 A published file keeps values as they were printed, with their unit. `Entry.value` is in its metric's unit on the board: rates
-in percent. `percent` is the only conversion.
+in percent. `percent` is the only conversion. Its date is that of publication; with ``"dated": "version"`` it is that of the version
+of a page that is edited on and on, and says nothing of when a value on it was found.
 """
 
 from __future__ import annotations
@@ -47,12 +48,13 @@ class Entry:
     value: float  # in `unit`
     unit: str  # the metric's: "%" for rates
     model: str  # as printed; empty where none was
-    date: str  # YYYY-MM-DD or YYYY-MM: of the publication, or when our result was added
+    date: str  # YYYY-MM-DD or YYYY-MM: of the publication, or when our result was added; empty where no date is known
     source: str  # address, or for ours the command
     source_title: str = ""
     source_short: str = ""  # as a table names it: ViT paper
     licence: str = ""
     attribution: str = ""
+    as_of: str = ""  # of what has no date: that of the version of the source that was read
     paper: str = ""  # name of `catalogue.PAPERS`; empty for ours
     table: str = ""  # Table 2
     metric_title: str = ""  # as printed, where the source has its own word
@@ -145,10 +147,14 @@ def _read_published(file: Mapping[str, Any]) -> Iterator[Entry]:
         "source_title": source["title"], "source_short": source["short"],
         "licence": source["licence"], "attribution": source["attribution"],
     }  # fmt: skip
+    if source.get("dated") == "version":
+        common |= {"date": "", "as_of": source["date"]}
     for table in file["tables"]:
         for row in table["rows"]:
             values = {"task": "image-classification", "metric": "top1", **common, **table.get("all", {}), **row}
             values["extra"] = {**table.get("all", {}).get("extra", {}), **row.get("extra", {})}
+            if values["date"]:
+                values["as_of"] = ""  # a row or table with a date of its own
             metric = find_metric(values["metric"])
             unit = values.pop("unit", metric.unit)
             for key in ("value", "spread", "low", "high"):

@@ -12,6 +12,7 @@ from vitkit.config import UserError
 __all__ = ["Leaderboard", "Node", "Ranked", "family", "leaderboards"]
 
 KINDS = (PUBLISHED, COMMUNITY, OURS)
+LAST = "9999"  # after every date
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ def _ranked(entries: Iterable[Entry], metric: Metric) -> tuple[Ranked, ...]:
     sign = -1 if metric.better == "higher" else 1
 
     def order(entry: Entry) -> tuple[float, int, str, str]:
-        return sign * entry.value, KINDS.index(entry.kind), entry.date, entry.model
+        return sign * entry.value, KINDS.index(entry.kind), entry.date or LAST, entry.model
 
     placed = sorted((e for e in entries if e.plausible and not e.part), key=order)
     others = sorted((e for e in entries if not e.plausible or e.part), key=lambda e: (not e.plausible, order(e)))

@@ -181,15 +181,21 @@ def _sources(entries: Sequence[Entry]) -> list[dict[str, Any]]:
 
 
 def _plots(board: Leaderboard) -> dict[str, Any] | None:
-    """A leaderboard's values over time, for a desk and for a phone; None below two values."""
+    """A leaderboard's dated values over time, for a desk and for a phone, with what they are; None below two values."""
+    dated = [entry for entry in board.ranked if entry.date]
     points = [
         {"date": _day(entry.date), "value": entry.value, "name": entry.model or board.dataset.title, "kind": entry.kind}
-        for entry in board.ranked
+        for entry in dated
     ]
     if len(points) < 2:
         return None
     higher = board.metric.better == "higher"
-    return {"broad": timeline(points, higher, *WIDE), "narrow": timeline(points, higher, *NARROW)}
+    return {
+        "broad": timeline(points, higher, *WIDE),
+        "narrow": timeline(points, higher, *NARROW),
+        "drawn": dated,
+        "undrawn": len(board.ranked) - len(dated),
+    }
 
 
 def _day(text: str) -> str:

@@ -26,7 +26,7 @@ class Submission:
     command: str
     code: str  # fingerprint of vitkit's source
     versions: Mapping[str, Any]
-    data: Mapping[str, str]  # fingerprint of each split; of the only one under ""
+    data: Mapping[str, str]  # fingerprint of each split or data set; of all together under ""
     data_name: str
     model: str
     model_fingerprint: str
@@ -70,13 +70,21 @@ def _results(path: Path, facts: Mapping[str, Any]) -> Submission:
         command=_text(facts, "command"),
         code=_text(facts, "code"),
         versions=facts.get("versions") or {},
-        data={"": _text(data, "fingerprint")},
+        data={"": _text(data, "fingerprint"), **_sets(data, path)},
         data_name=_text(data, "name"),
         model=_without_folders(_text(model, "name")),
         model_fingerprint=_text(model, "fingerprint"),
         protocol=_text(facts, "protocol"),
         settings=facts.get("settings"),
     )
+
+
+def _sets(data: Mapping[str, Any], path: Path) -> dict[str, str]:
+    """The fingerprint of each of several data sets."""
+    sets = data.get("sets") or []
+    if not isinstance(sets, list) or not all(isinstance(each, dict) for each in sets):
+        raise UserError(f"{path}: data.sets must be a list of objects, got {sets!r}.")
+    return {_text(each, "name"): _text(each, "fingerprint") for each in sets}
 
 
 def _report(path: Path, facts: Mapping[str, Any]) -> Submission:

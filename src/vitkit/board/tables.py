@@ -96,6 +96,7 @@ def _published(entries: Sequence[Entry], metric: Metric) -> list[str]:
                 entry.model or "(no model printed)",
                 entry.pretraining,
                 _origin(entry),
+                entry.date[:7] or f"as of {entry.as_of[:7]}",
                 details,
             )
         )

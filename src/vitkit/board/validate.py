@@ -171,7 +171,7 @@ def _entry(row: Mapping[str, Any], submission: Submission, named: Named, common:
     low, high = _interval(row, value, metric, unit)
     _check_direction(row, metric)
     n = _count(row, dataset, whole, part)
-    sign = submission.data.get(split) or submission.data.get("")
+    sign = _sign(submission.data, split, str(row.get("dataset")))
     if not sign:
         raise _FaultError(
             f"data: no fingerprint of the {split or 'scored'} images; there are some of {', '.join(submission.data)}"
@@ -192,6 +192,11 @@ def _entry(row: Mapping[str, Any], submission: Submission, named: Named, common:
         data=sign,
         extra={**common.extra, "split": split, **label},
     )
+
+
+def _sign(data: Mapping[str, str], split: str, dataset: str) -> str:
+    """The fingerprint of a row's images: of its split, else of its data set, else of all that was scored."""
+    return next((data[key] for key in (split or dataset, dataset, dataset.partition("/")[0], "") if data.get(key)), "")
 
 
 def _dataset(row: Mapping[str, Any], named: Named) -> tuple[Dataset, str]:

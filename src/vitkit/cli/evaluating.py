@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from vitkit.cli.options import command_line, common, console_for, max_pixels, model_options, print_json, strict
+from vitkit.cli.options import Setting, command_line, common, console_for, max_pixels, model_options, print_json, strict
 from vitkit.parallel.launch import launched_rank
 
 __all__ = ["evaluate"]
@@ -38,6 +38,8 @@ class Counts(click.ParamType[tuple[int, ...]]):
 @click.option("--shots", type=Counts(), metavar="N,...", help="fewshot: images of each class. [default: 1,5,10,25]")
 @click.option("--neighbours", type=int, metavar="K", help="knn: training images that vote. [default: 20]")
 @click.option("--sweep", is_flag=True, help="vtab: choose hyper-parameters on its 200 validation images.")
+@click.option("--set", "settings", type=Setting(), multiple=True, metavar="NAME=VALUE",
+              help="vtab: change its recipe: steps=500, batch_size=64, image_size=224, optim.lr=0.003, ...")  # fmt: skip
 @click.option("--seed", default=0, show_default=True, help="Of what a protocol draws.")
 @click.option("--workers", type=click.IntRange(min=1), default=2, show_default=True, help="Threads that decode images.")
 @click.option("--out", metavar="DIR", help="Folder to write results.json to, for `vit results add`.")
@@ -45,7 +47,9 @@ class Counts(click.ParamType[tuple[int, ...]]):
 @max_pixels
 @model_options
 @common
-def evaluate(model: str, data: str, as_json: bool, offline: bool, overrides: Any, **options: Any) -> None:
+def evaluate(
+    model: str, data: str, as_json: bool, offline: bool, settings: Any, overrides: Any, **options: Any
+) -> None:
     """Measure the model M on DATA, or on a published data set NAME or NAME=FOLDER; classes are matched by name.
 
     Features are computed once and kept for all protocols. Under torchrun the ranks share the images, with equal results.
@@ -55,6 +59,7 @@ def evaluate(model: str, data: str, as_json: bool, offline: bool, overrides: Any
     rows = job(
         model,
         data,
+        settings=dict(settings),
         overrides=dict(overrides),
         command=command_line(),
         console=console_for(as_json, offline),

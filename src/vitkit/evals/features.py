@@ -188,7 +188,7 @@ def _digests(samples: Sequence[Sample], most: int, workers: int, world: World, l
 def _digest(sample: Sample) -> bytes:
     try:
         return bytes.fromhex(digest(sample))
-    except OSError:
+    except (OSError, ImageError):  # what is a part of an image, as an image within its border, has to decode it
         return UNREAD
 
 

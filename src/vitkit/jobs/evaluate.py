@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,12 @@ __all__ = ["PROTOCOLS", "RESULTS_VERSION", "evaluate"]
 
 PROTOCOLS = ("classify", "knn", "linear", "fewshot", "vtab", "robustness")  # each a module of `vitkit.protocols`
 RESULTS_VERSION = 1
+LEARNING = ("linear", "fewshot", "vtab")
+FEATURES = ("classify", "knn", "linear", "fewshot", "robustness")
+USERS = {  # protocols that use what not all of them do
+    "--shots": ("fewshot",), "--neighbours": ("knn",), "--sweep": ("vtab",), "--set": ("vtab",), "--seed": LEARNING,
+    "--split": FEATURES, "--preprocess": FEATURES,
+}  # fmt: skip
 
 
 def evaluate(
@@ -38,6 +44,7 @@ def evaluate(
     shots: Sequence[int] | None = None,
     neighbours: int | None = None,
     sweep: bool = False,
+    settings: Mapping[str, Any] | None = None,
     preprocess: str | None = None,
     out: str | Path | None = None,
     command: str | None = None,
@@ -61,6 +68,7 @@ def evaluate(
         shots: images of each class, for ``fewshot``; by default 1, 5, 10 and 25.
         neighbours: for ``knn``; by default 20.
         sweep: for ``vtab``: choose hyper-parameters on its val200.
+        settings: for ``vtab``: changes of its recipe, such as steps, batch_size, image_size or optim.lr.
         preprocess: ``own``, ``fewshot``, ``resize_small`` or ``squash``; by default the protocol's.
         out: a folder to write ``results.json`` to.
         command: the command line, for that file.
@@ -69,11 +77,20 @@ def evaluate(
         Rows of task, dataset, metric, value and interval.
 
     Raises:
-        UserError: no such protocol, model, data or split; classes that the model does not know; data of the other task.
+        UserError: no such protocol, model, data or split; an option that the protocol does not use; classes that the model does
+            not know; data of the other task.
     """
     console = console or Console()
     if protocol not in PROTOCOLS:
         raise UserError(f"no protocol {protocol!r}.{did_you_mean(protocol, PROTOCOLS)} Known: {', '.join(PROTOCOLS)}.")
+    _check_used(protocol, {
+        "--shots": shots is not None, "--neighbours": neighbours is not None, "--sweep": sweep, "--set": bool(settings),
+        "--seed": seed != 0, "--split": split is not None, "--preprocess": preprocess is not None,
+    })  # fmt: skip
+    if protocol == "vtab" and launched_rank() is not None:
+        raise UserError(
+            "vit evaluate --protocol vtab fine-tunes in one process; start it without torchrun. The other protocols take ranks."
+        )
     if launched_rank():  # ranks after the first one only speak up when something is wrong
         console = Console(out=open(os.devnull, "w"), err=open(os.devnull, "w"))  # noqa: SIM115, until the process ends
     with session(PATIENCE, Console().warn) as world:
@@ -91,6 +108,7 @@ def evaluate(
             shots=None if shots is None else tuple(shots),
             neighbours=neighbours,
             sweep=sweep,
+            settings=settings or {},
             out=None if out is None else str(out),
             preprocess=preprocess,
             world=world,
@@ -102,6 +120,15 @@ def evaluate(
             write_json(path, _results(request, protocol, spoken, rows))
             console.say(f"results   {path}")
         return rows if world.main else []
+
+
+def _check_used(protocol: str, given: Mapping[str, bool]) -> None:
+    """Refuse what the protocol would pass over in silence."""
+    for option, is_given in given.items():
+        if is_given and protocol not in USERS[option]:
+            raise UserError(
+                f"{option} says nothing to the protocol {protocol}; it belongs to {', '.join(USERS[option])}. Leave it out."
+            )
 
 
 def _results(request: Request, protocol: str, command: str, rows: Sequence[Row]) -> dict[str, Any]:

@@ -7,7 +7,6 @@ import hashlib
 import json
 import re
 from collections.abc import Sequence
-from importlib import import_module
 from pathlib import Path
 
 from vitkit.board.catalogue import DATASETS, PAPERS, TASKS, find_dataset, find_task, plain
@@ -149,9 +148,9 @@ def write_results_site(out: str | Path, *, console: Console | None = None) -> Pa
     Raises:
         UserError: the files cannot be written.
     """
-    site = import_module("vitkit.board.site")  # which imports jinja2
-    first: Path = site.write_site(Path(out), all_entries(), console=console or Console())
-    return first
+    from vitkit.board.site import write_site
+
+    return write_site(Path(out), all_entries(), console=console or Console())
 
 
 def _answers(entry: Entry, word: str) -> bool:
@@ -175,7 +174,7 @@ def _nothing(words: Sequence[str], dataset: str | None, task: str | None, model:
     asked = {"": " ".join(words), "--dataset": dataset, "--task": task, "--model": model, "--source": source}
     shown = " ".join(f"{option} {value}".strip() for option, value in asked.items() if value)
     known = [row.name for row in DATASETS]
-    guess = did_you_mean(words[0], known) if words else ""
+    guess = did_you_mean(words[0], known) if words and words[0] not in known else ""
     return f"no result on the board answers to {shown}.{guess} vit results without a word gives an overview."
 
 

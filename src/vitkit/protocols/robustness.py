@@ -23,17 +23,17 @@ from vitkit.bundle import MULTI, Bundle
 from vitkit.config import UserError, did_you_mean, write_json
 from vitkit.console import Console, percent
 from vitkit.data.classnames import class_indices, class_names, class_wnids
-from vitkit.data.pixels import ImageError
 from vitkit.data.samples import Sample, Source
 from vitkit.datasets.book import find_dataset, place_of
 from vitkit.datasets.corruptions import ALEXNET, IMAGES, SEVERITIES
 from vitkit.datasets.objectnet import shared_classes
 from vitkit.datasets.vizwiz import FLAWS
+from vitkit.evals.features import data_fingerprint
 from vitkit.evals.robustness import UNLABELLED, Tally, corruption_errors, ranks, tally
-from vitkit.evals.scoring import classify_stream, seen_label
+from vitkit.evals.scoring import seen_label
+from vitkit.protocols.opening import chosen_view, open_model, table_of
 from vitkit.protocols.request import Request
 from vitkit.report import Row
-from vitkit.zoo.load import load_model
 
 __all__ = ["ALL", "SETS", "run"]
 
@@ -44,6 +44,7 @@ SETS = (
 )  # fmt: skip
 RESTRICTED = ("imagenet_a", "imagenet_r", "vizwiz_classification")  # only the set's own classes may be answered
 COPY = "classes as the copy's own files say"
+UNSCORED = "cannot be scored here: the copy has no labels, the publisher's server keeps them."
 
 
 class _Opened(NamedTuple):
@@ -55,12 +56,30 @@ class _Opened(NamedTuple):
     label: str  # what a reader of its rows must know
 
 
+class _Model(NamedTuple):
+    """A model of ImageNet's classes."""
+
+    bundle: Bundle
+    columns: list[int]  # its output for each of ImageNet's classes
+    view: str  # how images are fitted
+
+
 class _Answers(NamedTuple):
     """What the model said to the images that could be used."""
 
     samples: Sequence[Sample]
     logits: np.ndarray  # (n, 1000) float32, in the order of ImageNet's classes
     skipped: int
+    digests: Sequence[str]  # of every image's file, those that could not be used too
+
+
+class _Scored(NamedTuple):
+    """What came of a set."""
+
+    rows: list[Row]  # of the first rank only
+    split: str | None
+    images: int
+    digests: Sequence[str]
 
 
 def run(request: Request, console: Console) -> list[Row]:
@@ -71,15 +90,29 @@ def run(request: Request, console: Console) -> list[Row]:
             ``request.partial``), or no image that can be scored.
     """
     opened = _open(request, console)
-    bundle = load_model(request.model, **dict(request.overrides))
-    for note in bundle.notes:
-        console.say(f"model: {note}")
-    columns = _columns(bundle)
-    rows: list[Row] = []
-    for found in opened:
-        score = _corruptions if found.name == "imagenet_c" else _plain
-        rows += score(found, bundle, columns, request, console)
-    return rows
+    bundle = open_model(request, console)
+    model = _Model(bundle, _columns(bundle), chosen_view(request, bundle, "own", console))
+    scored = {
+        found.name: (_corruptions if found.name == "imagenet_c" else _plain)(found, model, request, console)
+        for found in opened
+    }
+    _account(request, scored)
+    return [row for each in scored.values() for row in each.rows]
+
+
+def _account(request: Request, scored: Mapping[str, _Scored]) -> None:
+    """Note each set, and over all of them one fingerprint."""
+    sets = [
+        {"name": name, "split": each.split, "images": each.images, "fingerprint": data_fingerprint(each.digests)}
+        for name, each in scored.items()
+    ]
+    together = {
+        "name": ALL,
+        "split": request.split,
+        "images": sum(each.images for each in scored.values()),
+        "fingerprint": data_fingerprint([digest for each in scored.values() for digest in each.digests]),
+    }
+    request.account.data.update(sets[0] if len(sets) == 1 else together, sets=sets)
 
 
 def _open(request: Request, console: Console) -> list[_Opened]:
@@ -137,24 +170,10 @@ def _columns(bundle: Bundle) -> list[int]:
     return [order.index(number) for number in range(len(order))]
 
 
-def _answers(
-    bundle: Bundle, columns: list[int], samples: Sequence[Sample], request: Request, console: Console, shown: str
-) -> _Answers:
-    """Run the model; the one place that asks it."""
-    logits = np.empty((len(samples), len(columns)), np.float32)
-    kept: list[Sample] = []
-    results = classify_stream(bundle, [sample.source for sample in samples], request.workers, request.max_pixels)
-    for sample, result in zip(samples, console.track(results, len(samples), f"scoring {shown}"), strict=True):
-        if isinstance(result, ImageError):
-            if request.strict:
-                raise UserError(f"{sample.name}: {result} (--strict)")
-            console.warn(f"skipped {sample.name}: {result}")
-        else:
-            logits[len(kept)] = result.logits.numpy()[columns]
-            kept.append(sample)
-    if not kept:
-        raise UserError(f"none of the {len(samples)} images of {shown} can be used.")
-    return _Answers(kept, logits[: len(kept)], len(samples) - len(kept))
+def _answers(model: _Model, samples: Sequence[Sample], request: Request, console: Console, shown: str) -> _Answers:
+    """What the model says to every image, whichever rank computes it or whatever run kept it."""
+    table = table_of(request, model.bundle, samples, console, shown, model.view)
+    return _Answers(table.samples, table.logits.numpy()[:, model.columns], len(table.skipped), table.digests)
 
 
 def _right(found: _Opened, sample: Sample) -> tuple[int, ...]:
@@ -186,15 +205,29 @@ def _say(found: _Opened, split: str, counted: Tally, skipped: int, console: Cons
     )
 
 
-def _plain(found: _Opened, bundle: Bundle, columns: list[int], request: Request, console: Console) -> list[Row]:
+def _plain(found: _Opened, model: _Model, request: Request, console: Console) -> _Scored:
     """Every set but ImageNet-C. Splits may share images: each image is asked once."""
     for note in found.source.notes:
         console.say(f"{found.name}: {note}")
     whole = request.split or next(iter(found.source.splits))
-    answers = _answers(bundle, columns, found.source.splits[whole], request, console, found.name)
-    if found.name == "vizwiz_classification" and not any(sample.labels for sample in answers.samples):
-        _write_predictions(found, answers, request, console)
-        return []
+    samples = found.source.splits[whole]
+    unlabelled = found.name == "vizwiz_classification" and not any(sample.labels for sample in samples)
+    if unlabelled and request.out is None:
+        raise UserError(f"{found.name} {UNSCORED} Give --out DIR for the file of predictions that it takes.")
+    answers = _answers(model, samples, request, console, found.name)
+    rows: list[Row] = []
+    with request.world.first_alone(f"scoring {found.name}"):
+        if request.world.main and unlabelled:
+            _write_predictions(found, answers, request, console)
+        elif request.world.main:
+            rows = _splits(found, whole, model.bundle, answers, request, console)
+    return _Scored(rows, whole, len(answers.samples), answers.digests)
+
+
+def _splits(
+    found: _Opened, whole: str, bundle: Bundle, answers: _Answers, request: Request, console: Console
+) -> list[Row]:
+    """The figures of the split whose images were asked, and of those that are parts of it."""
     place = _ranked(found, answers)
     seen, count = seen_label(bundle, answers.samples)
     if seen:
@@ -233,36 +266,43 @@ def _corrupted(found: _Opened, kinds: Mapping[str, Tally], request: Request, con
 
 def _write_predictions(found: _Opened, answers: _Answers, request: Request, console: Console) -> None:
     """What the publisher's server takes: pairs of an image's name and the index of its class. Source: its eval.py."""
-    why = f"{found.name} cannot be scored here: the copy has no labels, the publisher's server keeps them."
-    if request.out is None:
-        raise UserError(f"{why} Give --out DIR for the file of predictions that it takes.")
+    assert request.out is not None
     among = np.array(sorted(index for each in found.accepted for index in each))
     answered = among[answers.logits[:, among].argmax(axis=1)].tolist()
     path = Path(request.out) / "vizwiz_predictions.json"
     write_json(path, [[sample.name, index] for sample, index in zip(answers.samples, answered, strict=True)])
-    console.warn(f"{why} Its predictions are in {path}.")
+    console.warn(f"{found.name} {UNSCORED} Its predictions are in {path}.")
 
 
-def _corruptions(found: _Opened, bundle: Bundle, columns: list[int], request: Request, console: Console) -> list[Row]:
+def _corruptions(found: _Opened, model: _Model, request: Request, console: Console) -> _Scored:
     """ImageNet-C: each severity, the mean of each corruption, and the mean corruption error of the fifteen."""
-    record = bundle.require_preprocess()
-    if record.crop_fraction != 1.0:
+    record = model.bundle.require_preprocess()
+    if model.view == "own" and record.crop_fraction != 1.0:
         # Published figures are of the whole images, which were cut out of 256 to 224 pixels before they were corrupted.
-        bundle = dataclasses.replace(bundle, preprocess_record=dataclasses.replace(record, crop_fraction=1.0))
+        whole = dataclasses.replace(record, crop_fraction=1.0)
+        model = model._replace(bundle=dataclasses.replace(model.bundle, preprocess_record=whole))
         console.say(
             f"{found.name}: its images are cut already; they are taken whole, not cut to {record.crop_fraction:g} again"
         )
     rows: list[Row] = []
+    digests: list[str] = []
     right: dict[str, dict[int, Tally]] = {}
+    images = 0
     for split in [request.split] if request.split else list(found.source.splits):
-        answers = _answers(bundle, columns, found.source.splits[split], request, console, f"{found.name}/{split}")
-        counted = tally(_ranked(found, answers))
-        _say(found, split, counted, answers.skipped, console)
-        seen = seen_label(bundle, answers.samples)[0]
-        rows += _rows(_of_these(found, [split]), split, counted, request, seen)
-        kind, _, severity = split.partition("/")
-        right.setdefault(kind, {})[int(severity)] = counted
-    return rows if request.split else [*rows, *_means(found, right, request, console)]
+        answers = _answers(model, found.source.splits[split], request, console, f"{found.name}/{split}")
+        images += len(answers.samples)
+        digests += answers.digests
+        with request.world.first_alone(f"scoring {found.name}/{split}"):
+            if request.world.main:
+                counted = tally(_ranked(found, answers))
+                _say(found, split, counted, answers.skipped, console)
+                seen = seen_label(model.bundle, answers.samples)[0]
+                rows += _rows(_of_these(found, [split]), split, counted, request, seen)
+                kind, _, severity = split.partition("/")
+                right.setdefault(kind, {})[int(severity)] = counted
+    if request.world.main and not request.split:
+        rows += _means(found, right, request, console)
+    return _Scored(rows, request.split, images, digests)
 
 
 def _of_these(found: _Opened, splits: Sequence[str]) -> _Opened:

@@ -13,22 +13,25 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from vitkit.bundle import Bundle
 from vitkit.config import UserError, did_you_mean, read_json, write_json
 from vitkit.console import Console, duration, percent
+from vitkit.data.audit import digest
 from vitkit.data.samples import Sample
 from vitkit.datasets.vtab import GROUPS, TASKS, OpenTask, Task, find_task, open_task, task_folder
+from vitkit.evals.features import data_fingerprint
 from vitkit.evals.vtab import FIXED, SWEPT, Outcome, Settings, Trial, group_means, run_task, vtab_rows
 from vitkit.pretraining.transfer import transfer_top1
+from vitkit.protocols.opening import open_model
 from vitkit.protocols.request import Request
 from vitkit.recipes.book import find_recipe
 from vitkit.recipes.recipe import Recipe, changed
 from vitkit.report import Row, versions
-from vitkit.zoo.load import load_model
 
 __all__ = ["run"]
 
@@ -37,6 +40,7 @@ WARMUPS = {500: 100, 2_500: 200}  # steps, of a sweep. Source: arXiv 2106.10270,
 CHANGEABLE = (
     "steps", "batch_size", "image_size", "precision", "activation_checkpointing", "smoothing", "model.dropout", "model.drop_path",
 )  # fmt: skip
+PIECE = 256  # images that are in memory together
 OTHER_SETTINGS = "other settings than the protocol"
 
 
@@ -56,14 +60,13 @@ def run(request: Request, console: Console) -> list[Row]:
         )
     if missing:
         console.warn(f"{len(missing)} of {len(tasks)} tasks have no folder in {root}: {', '.join(missing)}")
-    bundle = load_model(request.model, **request.overrides)
-    for note in bundle.notes:
-        console.say(f"model: {note}")
+    bundle = open_model(request, console)
     recipe, settings = _recipe(request, bundle), _grid(request)
-    about = _about(request, bundle, settings)
+    about = _about(request, settings)
     if not request.out:
         console.say("results are not kept: with --out FOLDER a stopped evaluation goes on where it was")
     done: dict[str, Outcome] = {}
+    signs: dict[str, str] = {}
     labels: dict[str, str] = {}
     todo: list[tuple[Task, Path, dict[str, Any]]] = []
     for (
@@ -74,8 +77,8 @@ def run(request: Request, console: Console) -> list[Row]:
         labels[task.name] = _label(request, opened)
         signed = {**about, "task": task.name, "images": _sign([*opened.train, *opened.val]), "n": len(opened.test)}
         if (stored := _stored(_result(request, task), signed)) is not None:
-            console.say(f"{task.name}: {percent(stored.accuracy)} top-1, from {_result(request, task)}")
-            done[task.name] = stored
+            done[task.name], signs[task.name] = stored
+            console.say(f"{task.name}: {percent(done[task.name].accuracy)} top-1, from {_result(request, task)}")
         else:
             todo.append((task, folder, signed))
             for note in opened.notes:
@@ -85,8 +88,9 @@ def run(request: Request, console: Console) -> list[Row]:
     for number, (task, folder, signed) in enumerate(todo, 1):
         opened = open_task(task, folder, partial_set=request.partial)
         outcome = done[task.name] = _run(bundle, recipe, opened, settings, request, console)
+        signs[task.name] = _fingerprint(opened, request.workers)
         if path := _result(request, task):
-            write_json(path, _record(signed, outcome))
+            write_json(path, _record(signed, outcome, signs[task.name]))
         seconds = time.perf_counter() - began
         left = f", about {duration(seconds / number * (len(todo) - number))} to go" if number < len(todo) else ""
         console.say(
@@ -94,6 +98,7 @@ def run(request: Request, console: Console) -> list[Row]:
             f"{outcome.settings.steps:,} steps; {number} of {len(todo)} tasks, {duration(seconds)} so far{left}"
         )
     groups = {task.name: task.group for task in TASKS}
+    _account(request, settings, done, signs)
     _say_means(done, groups, console)
     return vtab_rows(done, groups, request.model, labels)
 
@@ -180,13 +185,10 @@ def _label(request: Request, opened: OpenTask) -> str:
     return "; ".join(words)
 
 
-def _about(request: Request, bundle: Bundle, settings: Sequence[Settings]) -> dict[str, Any]:
+def _about(request: Request, settings: Sequence[Settings]) -> dict[str, Any]:
     """What a stored result must be of to be used again."""
-    signed = hashlib.sha256()
-    for name, tensor in sorted(bundle.model.state_dict().items()):
-        signed.update(name.encode() + tensor.detach().cpu().contiguous().flatten().numpy().tobytes())
     return {
-        "weights": signed.hexdigest()[:16],
+        "model": request.account.model["fingerprint"],
         "grid": [list(choice) for choice in settings],
         "settings": {key: request.settings[key] for key in sorted(request.settings)},
         "sweep": request.sweep,
@@ -194,14 +196,50 @@ def _about(request: Request, bundle: Bundle, settings: Sequence[Settings]) -> di
     }
 
 
+def _account(
+    request: Request, settings: Sequence[Settings], done: Mapping[str, Outcome], signs: Mapping[str, str]
+) -> None:
+    """Note the tasks' images, in the order of the tasks, and what is not of the published protocol."""
+    names = [task.name for task in TASKS if task.name in done]
+    request.account.data.update(
+        name="vtab",
+        split="test",
+        images=sum(done[name].n for name in names),
+        fingerprint=data_fingerprint([signs[name] for name in names]),
+        sets=[{"name": f"vtab/{name}", "images": done[name].n, "fingerprint": signs[name]} for name in names],
+    )
+    request.account.settings.update(
+        grid=[_shown(choice) for choice in settings],
+        chosen={name: _shown(done[name].settings) for name in names},
+        sweep=request.sweep,
+        seed=request.seed,
+        changes={key: request.settings[key] for key in sorted(request.settings)},
+    )
+
+
+def _shown(choice: Settings) -> str:
+    return f"lr {choice.lr:g} x {choice.steps}"
+
+
+def _fingerprint(opened: OpenTask, workers: int) -> str:
+    """Over the contents of all images of a task."""
+    signs: list[str] = []
+    with ThreadPoolExecutor(max(1, workers)) as pool:
+        for part in (opened.train, opened.val, opened.test):
+            for start in range(0, len(part), PIECE):
+                signs += pool.map(digest, part[start : start + PIECE])
+    return data_fingerprint(signs)
+
+
 def _sign(samples: Sequence[Sample]) -> str:
     lines = "\n".join(f"{sample.name}\t{sample.label}" for sample in samples)
     return hashlib.sha256(lines.encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
 
-def _record(about: dict[str, Any], outcome: Outcome) -> dict[str, Any]:
+def _record(about: dict[str, Any], outcome: Outcome, sign: str) -> dict[str, Any]:
     return {
         **about,
+        "fingerprint": sign,
         "accuracy": outcome.accuracy,
         "chosen": list(outcome.settings),
         "trials": [[*trial.settings, trial.accuracy] for trial in outcome.trials],
@@ -209,14 +247,14 @@ def _record(about: dict[str, Any], outcome: Outcome) -> dict[str, Any]:
     }
 
 
-def _stored(path: Path | None, about: dict[str, Any]) -> Outcome | None:
-    """A finished task's result, of the same model, images and settings."""
+def _stored(path: Path | None, about: dict[str, Any]) -> tuple[Outcome, str] | None:
+    """A finished task's result, of the same model, images and settings, and the fingerprint of its images."""
     if path is None or not path.exists():
         return None
     stored = read_json(path)
     try:
         differs = [key for key, value in about.items() if stored[key] != _as_json(value)]
-        chosen, trials = stored["chosen"], stored["trials"]
+        chosen, trials, sign = stored["chosen"], stored["trials"], str(stored["fingerprint"])
         outcome = Outcome(
             Settings(*chosen),
             float(stored["accuracy"]),
@@ -231,7 +269,7 @@ def _stored(path: Path | None, about: dict[str, Any]) -> Outcome | None:
         raise UserError(
             f"{path} is a result with another {', another '.join(differs)}. Choose another --out, or move the file away."
         )
-    return outcome
+    return outcome, sign
 
 
 def _as_json(value: Any) -> Any:
