@@ -14,9 +14,9 @@ from vitkit.data.pixels import open_image
 from vitkit.data.samples import Sample, Source
 from vitkit.datasets import vtab
 from vitkit.datasets.book import find_dataset
-from vitkit.datasets.lazy import LazySamples
+from vitkit.datasets.files.lazy import LazySamples
+from vitkit.datasets.files.tfds import find_prepared, read_prepared
 from vitkit.datasets.rows import Published
-from vitkit.datasets.tfds import find_prepared, read_prepared
 from vitkit.datasets.vtab import TASKS, derive, find_task, open_task, task_folder
 
 ELSEWHERE = ("caltech101", "cifar100", "dtd", "flowers102", "pets")  # rows of modules that are not VTAB's own

@@ -13,12 +13,12 @@ from pathlib import Path
 
 from vitkit.data.archives import TarMember
 from vitkit.data.samples import Sample, Source
-from vitkit.datasets.facts import Facts, checked, one_of
-from vitkit.datasets.lazy import LazySamples
-from vitkit.datasets.members import list_members
-from vitkit.datasets.order import in_tfds_order
+from vitkit.datasets.files.facts import Facts, checked, one_of
+from vitkit.datasets.files.lazy import LazySamples
+from vitkit.datasets.files.members import list_members
+from vitkit.datasets.files.order import in_tfds_order
+from vitkit.datasets.files.tfrecord import Record, RecordImage, find_records, peek, read_example
 from vitkit.datasets.rows import Published, missing
-from vitkit.datasets.tfrecord import Record, RecordImage, find_records, peek, read_example
 
 __all__ = ["ROWS", "dmlab_label"]
 

@@ -19,10 +19,10 @@ from vitkit.data.archives import TarMember, list_tar
 from vitkit.data.classnames import class_wnids
 from vitkit.data.containers import ImageSource
 from vitkit.data.samples import Sample, Source
-from vitkit.datasets.mat import read_mat
-from vitkit.datasets.order import in_tfds_order
+from vitkit.datasets.files.mat import read_mat
+from vitkit.datasets.files.order import in_tfds_order
+from vitkit.datasets.files.shipped import files_below, open_shipped
 from vitkit.datasets.rows import Published, missing
-from vitkit.datasets.shipped import files_below, open_shipped
 
 __all__ = ["ROWS", "read_imagenet", "training", "validation"]
 

@@ -17,9 +17,9 @@ import numpy as np
 from vitkit.config import UserError
 from vitkit.data.containers import ImageSource, read_bytes
 from vitkit.data.samples import Source
-from vitkit.datasets.facts import Example, Facts, given, labelled
-from vitkit.datasets.members import find_one, list_members
-from vitkit.datasets.order import in_tfds_order
+from vitkit.datasets.files.facts import Example, Facts, given, labelled
+from vitkit.datasets.files.members import find_one, list_members
+from vitkit.datasets.files.order import in_tfds_order
 from vitkit.datasets.rows import Published, missing
 
 __all__ = ["ROWS", "kitti_distance", "kitti_splits"]

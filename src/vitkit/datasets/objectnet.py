@@ -18,7 +18,7 @@ from vitkit.config import UserError, read_json
 from vitkit.data.folders import find_images
 from vitkit.data.pixels import ImageError, open_image
 from vitkit.data.samples import Sample, Source, listed
-from vitkit.datasets.arrays import as_npy
+from vitkit.datasets.files.arrays import as_npy
 from vitkit.datasets.rows import Published, missing
 
 __all__ = ["BORDER", "ROWS", "Bordered", "read_objectnet", "shared_classes"]

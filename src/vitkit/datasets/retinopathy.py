@@ -20,8 +20,8 @@ from PIL import Image
 from vitkit.config import UserError
 from vitkit.data.containers import ImageSource, read_bytes
 from vitkit.data.samples import Sample, Source
-from vitkit.datasets.members import find_one, list_members
-from vitkit.datasets.order import in_tfds_order
+from vitkit.datasets.files.members import find_one, list_members
+from vitkit.datasets.files.order import in_tfds_order
 from vitkit.datasets.rows import Published
 
 __all__ = ["ROWS"]

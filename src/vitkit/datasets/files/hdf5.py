@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from vitkit.config import UserError
-from vitkit.datasets.arrays import as_npy
+from vitkit.datasets.files.arrays import as_npy
 
 __all__ = ["HDF5Image", "check_images", "read_array"]
 

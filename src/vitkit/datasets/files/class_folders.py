@@ -8,8 +8,8 @@ from pathlib import Path
 
 from vitkit.config import UserError
 from vitkit.data.samples import Sample, Source, listed
-from vitkit.datasets.members import list_members
-from vitkit.datasets.order import in_tfds_order
+from vitkit.datasets.files.members import list_members
+from vitkit.datasets.files.order import in_tfds_order
 
 __all__ = ["read_class_folders"]
 

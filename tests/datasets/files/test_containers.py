@@ -15,11 +15,11 @@ import pytest
 from containers import example, field, norb_matrix, picture, record, slow_crc32c, varint, write_records
 from vitkit.config import UserError
 from vitkit.data.pixels import open_image
-from vitkit.datasets.crc32c import crc32c
-from vitkit.datasets.hdf5 import HDF5Image, check_images, read_array
-from vitkit.datasets.members import list_members
-from vitkit.datasets.norb import read_header, read_matrix
-from vitkit.datasets.tfrecord import RecordImage, find_records, parse_example, read_example
+from vitkit.datasets.files.crc32c import crc32c
+from vitkit.datasets.files.hdf5 import HDF5Image, check_images, read_array
+from vitkit.datasets.files.members import list_members
+from vitkit.datasets.files.norb import read_header, read_matrix
+from vitkit.datasets.files.tfrecord import RecordImage, find_records, parse_example, read_example
 
 
 def test_the_checksum_is_castagnolis() -> None:

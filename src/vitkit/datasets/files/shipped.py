@@ -12,7 +12,7 @@ from vitkit.data.archives import list_tar
 from vitkit.data.containers import ImageSource, read_bytes
 from vitkit.data.samples import Sample
 from vitkit.data.zips import list_zip
-from vitkit.datasets.order import in_tfds_order
+from vitkit.datasets.files.order import in_tfds_order
 
 __all__ = ["Shipped", "files_below", "open_shipped", "ordered_samples"]
 
