@@ -23,8 +23,8 @@ from vitkit.datasets.files.arrays import as_npy
 from vitkit.datasets.files.facts import Facts, LabelOf, checked, one_of
 from vitkit.datasets.files.hdf5 import HDF5Image, check_images, read_array
 from vitkit.datasets.files.lazy import LazySamples
-from vitkit.datasets.files.members import find_one
 from vitkit.datasets.files.order import in_tfds_order
+from vitkit.datasets.files.shipped import find_one
 from vitkit.datasets.rows import Published
 
 __all__ = ["ROWS", "BitImage", "dsprites_location", "dsprites_orientation"]

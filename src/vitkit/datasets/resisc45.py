@@ -11,7 +11,7 @@ from pathlib import Path
 from vitkit.config import UserError
 from vitkit.data.samples import Source
 from vitkit.datasets.files.class_folders import read_class_folders
-from vitkit.datasets.files.members import find_one
+from vitkit.datasets.files.shipped import find_one
 from vitkit.datasets.rows import Published
 
 __all__ = ["ROWS"]

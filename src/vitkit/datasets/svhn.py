@@ -14,8 +14,8 @@ from vitkit.data.samples import Sample, Source
 from vitkit.datasets.files.arrays import ArrayImage
 from vitkit.datasets.files.lazy import LazySamples
 from vitkit.datasets.files.mat import read_mat
-from vitkit.datasets.files.members import find_one
 from vitkit.datasets.files.order import in_tfds_order
+from vitkit.datasets.files.shipped import find_one
 from vitkit.datasets.rows import Published
 
 __all__ = ["ROWS"]

@@ -1,7 +1,7 @@
 """VTAB-1k: 19 tasks of 1,000 training images, 800 to train on and 200 to choose hyper-parameters with, and their whole test sets.
 
 The published 1,000 images of a task are the first 800 of its train split and the first 200 of its val split in the order in which
-`tensorflow_datasets` keeps them, which `datasets.files.order` computes: the readers of the publishers' files give every split in it, and
+`tensorflow_datasets` keeps them, which `files.order` computes: the readers of the publishers' files give every split in it, and
 the shards of a folder that tfds prepared (``NAME[/CONFIG]/VERSION``) are in it. Where something of the published task cannot be
 had from the publisher's files, `Task.caveat` says what, and it is said with every such number; a prepared folder has none.
 
