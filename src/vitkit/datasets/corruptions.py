@@ -86,6 +86,6 @@ def _names(place: Path, index: Mapping[str, int]) -> tuple[str, ...]:
 ROWS = (
     Published(
         "imagenet_c", "ImageNet-C", 1000, {f"{kind}/{severity}": IMAGES for kind in ALEXNET for severity in SEVERITIES},
-        "CC BY 4.0", "arXiv 1903.12261; https://zenodo.org/record/2235448", LAYOUT, read_corruptions,
+        "CC BY 4.0", "https://zenodo.org/record/2235448; arXiv 1903.12261", LAYOUT, read_corruptions,
     ),
 )  # fmt: skip

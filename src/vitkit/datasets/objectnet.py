@@ -123,6 +123,6 @@ def read_objectnet(folder: Path) -> Source:
 ROWS = (
     Published(
         "objectnet", "ObjectNet", 113, {"test": 18_574}, "objectnet.dev: for tests only, images never to be trained on",
-        "Barbu et al., NeurIPS 2019; https://objectnet.dev", LAYOUT, read_objectnet,
+        "https://objectnet.dev; Barbu et al., NeurIPS 2019", LAYOUT, read_objectnet,
     ),
 )  # fmt: skip
