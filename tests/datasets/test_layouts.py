@@ -24,30 +24,49 @@ NORB = [
 SPRITES = "dsprites_ndarray_co1sh3sc6or40x32y32_64x64"
 PCAM = [f"camelyonpatch_level_2_split_{split}_{part}.h5" for split in ("train", "valid", "test") for part in "xy"]
 SUN = [f"sun397_tfds_{part}.txt" for part in ("tr", "va", "te")]
-CORRUPTED: dict[str, list[list[str]]] = {
+V2 = [f"imagenetv2-{version}.tar" for version in ("matched-frequency", "threshold0.7", "top-images")]
+KITTI = ["image_2/000000.png", "label_2/000000.txt"]
+OBJECTNET = [
+    "objectnet_to_imagenet_1k.json", "folder_to_objectnet_label.json",
+    "pytorch_to_imagenet_2012_id.json", "imagenet_to_label_2012_v2",
+]  # fmt: skip
+CARS = "cars_test_annos_withlabels.mat"
+FILES: dict[str, list[list[str]]] = {  # by how the names of the rows begin
     "imagenet": [["ILSVRC2012_img_train.tar"], ["ILSVRC2012_img_val.tar", "ILSVRC2012_devkit_t12.tar.gz"]],
-    "cifar10": [["cifar-10-binary.tar.gz"], CIFAR_BATCHES], "cifar100": [["cifar-100-binary.tar.gz"], ["cifar-100-binary/train.bin"]],
+    "cifar10": [["cifar-10-binary.tar.gz"], CIFAR_BATCHES],
+    "cifar100": [["cifar-100-binary.tar.gz"], ["cifar-100-binary/train.bin"]],
     "mnist": [["train-images-idx3-ubyte"], ["raw/train-images-idx3-ubyte.gz"]],
     "pets": [["images.tar.gz", "annotations.tar.gz"], ["images/a.jpg", "annotations/trainval.txt"]],
     "flowers102": [["102flowers.tgz"], ["jpg/a.jpg", "imagelabels.mat", "setid.mat"]],
     "caltech101": [["101_ObjectCategories.tar.gz"], ["101_ObjectCategories/a"]],
-    "cars196": [["car_devkit.tgz", "cars_test_annos_withlabels.mat"], ["devkit/cars_meta.mat", "cars_test_annos_withlabels.mat"]],
-    "dtd": [["dtd-r1.0.1.tar.gz"], ["labels/train1.txt"]], "uc_merced": [["UCMerced_LandUse.zip"], ["UCMerced_LandUse/Images/a.tif"]],
+    "cars196": [["car_devkit.tgz", CARS], ["devkit/cars_meta.mat", CARS]],
+    "dtd": [["dtd-r1.0.1.tar.gz"], ["labels/train1.txt"]],
+    "uc_merced": [["UCMerced_LandUse.zip"], ["UCMerced_LandUse/Images/a.tif"]],
     "clevr": [["CLEVR_v1.0.zip"], ["CLEVR_v1.0/scenes/CLEVR_train_scenes.json"]],
-    "dmlab": [["dmlab.tar"], ["dmlab.tar.gz"], [f"dmlab-{split}.tfrecord-00000" for split in ("train", "validation", "test")]],
+    "dmlab": [
+        ["dmlab.tar"], ["dmlab.tar.gz"], [f"dmlab-{split}.tfrecord-00000" for split in ("train", "validation", "test")],
+    ],
     "dsprites": [[f"{SPRITES}.npz"], [f"{SPRITES}.hdf5"]],
     "eurosat": [["EuroSAT.zip"], ["2750/a.jpg"]],
-    "kitti": [["data_object_image_2.zip", "data_object_label_2.zip", "devkit_object.zip"], ["training/image_2/000000.png", "training/label_2/000000.txt", "mapping/train_rand.txt", "mapping/train_mapping.txt"]],
-    "patch": [PCAM], "resisc45": [["NWPU-RESISC45.zip"], ["NWPU-RESISC45.rar"], ["NWPU-RESISC45"]],
+    "kitti": [
+        ["data_object_image_2.zip", "data_object_label_2.zip", "devkit_object.zip"],
+        [*(f"training/{name}" for name in KITTI), "mapping/train_rand.txt", "mapping/train_mapping.txt"],
+    ],
+    "patch": [PCAM],
+    "resisc45": [["NWPU-RESISC45.zip"], ["NWPU-RESISC45.rar"], ["NWPU-RESISC45"]],
     "retinopathy": [["trainLabels.csv", "retinopathy_solution.csv", "train/a.jpeg", "test/a.jpeg"]],
     "smallnorb": [NORB, [f"{name}.gz" for name in NORB]],
-    "sun397": [[*SUN, "SUN397.tar"], [*SUN, "SUN397.tar.gz"], ["Partitions.zip", "SUN397/a/b.jpg"], ["Training_01.txt", "Testing_01.txt", "SUN397/a/b.jpg"]],
+    "sun397": [
+        [*SUN, "SUN397.tar"], ["Partitions.zip", "SUN397/a/b.jpg"], ["Training_01.txt", "Testing_01.txt", "SUN397.tar.gz"],
+    ],
     "svhn": [["train_32x32.mat", "test_32x32.mat"]],
-    "imagenet_v2": [["imagenetv2-matched-frequency.tar", "imagenetv2-threshold0.7.tar", "imagenetv2-top-images.tar"], ["imagenetv2-matched-frequency.tar.gz", "imagenetv2-threshold0.7.tar.gz", "imagenetv2-top-images.tar.gz"]],
+    "imagenet_v2": [V2, [f"{name}.gz" for name in V2]],
     "imagenet_real": [["real.json"]],
-    "imagenet_a": [["imagenet-a.tar"]], "imagenet_r": [["imagenet-r.tar"]], "imagenet_sketch": [["sketch.tar"]],
+    "imagenet_a": [["imagenet-a.tar"]],
+    "imagenet_r": [["imagenet-r.tar"]],
+    "imagenet_sketch": [["sketch.tar"]],
     "imagenet_c": [["fog"], ["fog/1"], ["fog/1/n01440764"], ["fog/1/n01440764/a.txt"], ["weather/fog/9/a.JPEG"]],
-    "objectnet": [["objectnet-1.0"], [f"objectnet-1.0/mappings/{name}" for name in ("objectnet_to_imagenet_1k.json", "folder_to_objectnet_label.json", "pytorch_to_imagenet_2012_id.json", "imagenet_to_label_2012_v2")]],
+    "objectnet": [["objectnet-1.0"], [f"objectnet-1.0/mappings/{name}" for name in OBJECTNET]],
     "vizwiz": [["annotations.json"], ["annotations.json", "images/a.jpg"]],
 }  # fmt: skip
 CONTENTS = {
@@ -93,8 +112,8 @@ def test_a_file_of_the_right_name_and_the_wrong_content_is_one_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, content: str
 ) -> None:
     monkeypatch.setenv("VITKIT_CACHE", str(tmp_path / "cache"))
-    key = max((key for key in CORRUPTED if name.startswith(key)), key=len)
-    for number, files in enumerate(CORRUPTED[key]):
+    key = max((key for key in FILES if name.startswith(key)), key=len)
+    for number, files in enumerate(FILES[key]):
         folder = tmp_path / str(number)
         unpack(folder, [(file, CONTENTS[content]) for file in files])
         refusal(name, folder)
