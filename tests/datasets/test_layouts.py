@@ -6,12 +6,14 @@ import dataclasses
 import gzip
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from published import refused
 from standins import cifar_members, jpeg, pack_tar, pack_zip, unpack
 from vitkit.config import UserError
 from vitkit.datasets.book import find_dataset, list_datasets
+from vtab_standins import WRITERS
 
 NAMES = [row.name for row in list_datasets()]
 # Files and folders that make a reader of each set go on to what it reads next, in the publisher's names.
@@ -117,6 +119,41 @@ def test_a_file_of_the_right_name_and_the_wrong_content_is_one_error(
         folder = tmp_path / str(number)
         unpack(folder, [(file, CONTENTS[content]) for file in files])
         refusal(name, folder)
+
+
+PACKED = (".gz", ".tgz", ".zip", ".npz", ".hdf5", ".h5", ".mat", ".tfrecord-00000")
+
+
+@pytest.mark.parametrize(
+    "name", ["caltech101", "cifar100", "dtd", "flowers102", "sun397", "svhn", "clevr_count", "dmlab"]
+)
+def test_a_cut_archive_is_one_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Of whole stand-ins, so that readers come as far as their contents."""
+    monkeypatch.setenv("VITKIT_CACHE", str(tmp_path / "cache"))
+    folder = tmp_path / name
+    folder.mkdir()
+    WRITERS[name.partition("_")[0]][0](folder)
+    cut = [path for path in folder.iterdir() if path.name.endswith(PACKED)]
+    assert cut
+    for path in cut:
+        whole = path.read_bytes()
+        for length in (len(whole) // 50, len(whole) // 2, len(whole) - 30):
+            path.write_bytes(whole[:length])
+            refusal(name, folder)
+        path.write_bytes(whole)
+
+
+def test_a_sprites_archive_that_is_cut_or_changed_is_one_error(tmp_path: Path) -> None:
+    path = tmp_path / f"{SPRITES}.npz"
+    images = np.random.default_rng(0).integers(0, 2, (40, 64, 64), np.uint8)
+    np.savez_compressed(path, imgs=images, latents_classes=np.zeros((40, 6), np.int64))
+    whole = path.read_bytes()
+    for place in range(20, len(whole), len(whole) // 60):
+        path.write_bytes(whole[:place])
+        refusal("dsprites_location", tmp_path)
+        path.write_bytes(whole[:place] + b"\xff" * 9 + whole[place + 9 :])
+        with pytest.raises(UserError):
+            find_dataset("dsprites_location").open(tmp_path)
 
 
 def test_one_class_short_is_refused_even_in_part(tmp_path: Path) -> None:

@@ -8,7 +8,9 @@ Source: github.com/google-deepmind/dsprites-dataset; tensorflow_datasets, image/
 
 from __future__ import annotations
 
+import tokenize
 import zipfile
+import zlib
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -36,6 +38,10 @@ LAYOUT = f"{STEM}.npz (or {STEM}.hdf5)"
 ORIENTATION, X = 3, 4  # columns of the classes
 CLASSES = tuple(map(str, range(16)))
 BLOCK = 4_096  # images unpacked at a time
+DAMAGED = (  # what zipfile and numpy raise where a file is damaged
+    OSError, EOFError, KeyError, ValueError, RuntimeError, NotImplementedError, MemoryError, zipfile.BadZipFile, zlib.error,
+    tokenize.TokenError,
+)  # fmt: skip
 
 
 class BitImage(NamedTuple):
@@ -87,7 +93,7 @@ def _npz(path: Path) -> tuple[Callable[[int], ImageSource], Array]:
                 classes = np.lib.format.read_array(file, allow_pickle=False)
             with archive.open("imgs.npy") as file:
                 bits = _packed(path, file)
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile, EOFError) as error:
+    except DAMAGED as error:
         if isinstance(error, UserError):
             raise
         raise UserError(f"{path} cannot be read: {error}. Fetch it again.") from None
