@@ -75,6 +75,10 @@ def test_the_order_of_the_five_that_other_protocols_take_too(folder_of: Callable
         found = open_task(tasks[name], folder_of(name))
         assert [s.name for s in found.train] == order[:800]
         assert [s.name for s in found.val] == order[cut : cut + 200]
+    splits = find_dataset("flowers102").open(folder_of("flowers102")).splits
+    found = open_task(tasks["flowers102"], folder_of("flowers102"))
+    assert [s.name for s in found.train] == hashed([s.name for s in splits["train"]], "train")[:800]
+    assert [s.name for s in found.val] == hashed([s.name for s in splits["val"]], "validation")[:200]
     found = open_task(tasks["cifar100"], folder_of("cifar100"), partial_set=True)
     order = hashed(range(2_100), "train")
     assert [int(s.name[-5:]) for s in (*found.train, *found.val)] == [*order[:800], *order[1_890:2_090]]

@@ -18,14 +18,8 @@ from vitkit.datasets.files.arrays import as_npy
 __all__ = ["HDF5Image", "check_images", "read_array"]
 
 Array = np.ndarray[Any, Any]
-DAMAGED = (
-    OSError,
-    RuntimeError,
-    LookupError,
-    ValueError,
-    TypeError,
-    MemoryError,
-)  # what h5py raises where a file is damaged
+# What h5py raises where a file is damaged.
+DAMAGED = (OSError, RuntimeError, LookupError, ValueError, TypeError, MemoryError)
 
 
 class HDF5Image(NamedTuple):
