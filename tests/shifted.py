@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-import sys
 import tarfile
-import types
 from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
@@ -124,6 +122,4 @@ def vizwiz(root: Path, classes: list[int], images: Mapping[int, tuple[list[int],
 
 def validation(monkeypatch: pytest.MonkeyPatch, read: Callable[[Path], list[Sample]]) -> None:
     """Stand in for the reader of ImageNet's validation images."""
-    module = types.ModuleType("vitkit.datasets.imagenet")
-    module.validation = read  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "vitkit.datasets.imagenet", module)
+    monkeypatch.setattr("vitkit.datasets.robustness.validation", read)

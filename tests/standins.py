@@ -13,7 +13,23 @@ import numpy as np
 import pytest
 from PIL import Image
 
-__all__ = ["cifar_members", "jpeg", "mat", "pack_tar", "pack_zip", "png", "unpack", "write_tar", "write_zip"]
+__all__ = [
+    "BREEDS",
+    "TEXTURES",
+    "caltech_members",
+    "cifar_members",
+    "dtd_members",
+    "jpeg",
+    "mat",
+    "pack_tar",
+    "pack_zip",
+    "pets_members",
+    "png",
+    "unpack",
+    "write_flowers",
+    "write_tar",
+    "write_zip",
+]
 
 Members = Iterable[tuple[str, bytes]]
 
@@ -108,3 +124,64 @@ def cifar_members(version: int, records: int = 3) -> tuple[dict[str, bytes], dic
     files = {"train.bin": batch("train", 0), "test.bin": batch("test", 0), "fine_label_names.txt": fine}
     files["coarse_label_names.txt"] = "\n".join(f"coarse{i}" for i in range(20)).encode()
     return {f"cifar-100-binary/{name}": content for name, content in files.items()}, pixels, labels
+
+
+BREEDS = """
+Abyssinian american_bulldog american_pit_bull_terrier basset_hound beagle Bengal Birman Bombay boxer British_Shorthair
+chihuahua Egyptian_Mau english_cocker_spaniel english_setter german_shorthaired great_pyrenees havanese japanese_chin
+keeshond leonberger Maine_Coon miniature_pinscher newfoundland Persian pomeranian pug Ragdoll Russian_Blue saint_bernard
+samoyed scottish_terrier shiba_inu Siamese Sphynx staffordshire_bull_terrier wheaten_terrier yorkshire_terrier
+""".split()  # noqa: SIM905
+
+
+def pets_members(counts: dict[str, int]) -> dict[str, bytes]:
+    """Both archives' members; images of each list go round the breeds."""
+    members = {"annotations/README": b"text", "annotations/trimaps/._hidden.png": b""}
+    number = 0
+    for file, count in counts.items():
+        lines = []
+        for i in range(count):
+            number += 1
+            breed = i % len(BREEDS)
+            lines.append(f"{BREEDS[breed]}_{number} {breed + 1} {1 + breed % 2} {breed // 2 + 1}")
+            members[f"images/{BREEDS[breed]}_{number}.jpg"] = b"image %d" % number
+        members[f"annotations/{file}"] = ("\n".join(lines) + "\n").encode()
+    members["images/Abyssinian_100.mat"] = b"a stray of the published archive"
+    return members
+
+
+TEXTURES = [f"texture{i:02}" if i else "polka-dotted" for i in range(47)]
+
+
+def dtd_members(each: int = 40) -> dict[str, bytes]:
+    members: dict[str, bytes] = {"dtd/images/banded/.directory": b"", "dtd/imdb/imdb.mat": b"another list"}
+    for number, file in enumerate(("train1.txt", "val1.txt", "test1.txt")):
+        names = [f"{t}/{t}_{number * each + i:04}.jpg" for t in TEXTURES for i in range(each)]
+        members[f"dtd/labels/{file}"] = "\n".join(names).encode()
+        members |= {f"dtd/images/{name}": name.encode() for name in names}
+    return members
+
+
+def caltech_members() -> list[tuple[str, bytes]]:
+    """9,144 images and the stray file of the publisher's archive."""
+    sizes = {"BACKGROUND_Google": 467, "Faces": 435, "Faces_easy": 435, "accordion": 55}
+    sizes |= {f"class_{i:02}": 79 for i in range(97)}
+    sizes["zebra"] = 9144 - sum(sizes.values())
+    names = [f"{category}/image_{i:04}.jpg" for category, size in sizes.items() for i in range(1, size + 1)]
+    return [(f"101_ObjectCategories/{name}", name.encode()) for name in [*names, "BACKGROUND_Google/tmp"]]
+
+
+def write_flowers(folder: Path, *, packed: bool) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """8,189 images of a few bytes; labels and splits drawn, as the publisher stores them: rows of numbers."""
+    random = np.random.default_rng(0)
+    labels = random.permutation(np.arange(8189) % 102 + 1).astype(np.uint8)
+    numbers = random.permutation(8189) + 1
+    sets = {"trnid": numbers[:1020], "valid": numbers[1020:2040], "tstid": numbers[2040:]}
+    images = [(f"jpg/image_{i:05}.jpg", b"image %d" % i) for i in range(1, 8190)]
+    if packed:
+        write_tar(folder / "102flowers.tgz", images)
+    else:
+        unpack(folder, images[:300])
+    (folder / "imagelabels.mat").write_bytes(mat(labels=labels[None]))
+    (folder / "setid.mat").write_bytes(mat(**{name: ids[None].astype(np.uint16) for name, ids in sets.items()}))
+    return labels, sets

@@ -72,6 +72,8 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
         list_zip(write_zip(path, [("../out", b"x")]))
     with pytest.raises(UserError, match="has the member '/out'; expected names inside the archive"):
         list_zip(write_zip(path, [("/out", b"x")]))
+    with pytest.raises(UserError, match="is not a whole zip file: a member has no name"):
+        list_zip(write_zip(path, [(".", b"x")]))
     with pytest.raises(UserError, match=r"has the member 'a', compressed otherwise than by deflate\. Unpack it\."):
         list_zip(write_zip(path, [("a", b"x")], zipfile.ZIP_BZIP2))
 

@@ -8,18 +8,9 @@ import numpy as np
 import pytest
 
 from published import hashed, labelled, refused
-from standins import unpack, write_tar
+from standins import caltech_members, unpack, write_tar
 from vitkit.data.containers import read_bytes
 from vitkit.datasets.book import read_data
-
-
-def caltech_members() -> list[tuple[str, bytes]]:
-    """9,144 images and the stray file of the publisher's archive."""
-    sizes = {"BACKGROUND_Google": 467, "Faces": 435, "Faces_easy": 435, "accordion": 55}
-    sizes |= {f"class_{i:02}": 79 for i in range(97)}
-    sizes["zebra"] = 9144 - sum(sizes.values())
-    names = [f"{category}/image_{i:04}.jpg" for category, size in sizes.items() for i in range(1, size + 1)]
-    return [(f"101_ObjectCategories/{name}", name.encode()) for name in [*names, "BACKGROUND_Google/tmp"]]
 
 
 @pytest.mark.parametrize("kind", ["packed", "zip unpacked", "without the stray"])

@@ -8,21 +8,10 @@ from pathlib import Path
 import pytest
 
 from published import hashed, labelled, refused
-from standins import unpack, write_tar
+from standins import TEXTURES, dtd_members, unpack, write_tar
 from vitkit.config import UserError
 from vitkit.data.containers import read_bytes
 from vitkit.datasets.book import read_data
-
-TEXTURES = [f"texture{i:02}" if i else "polka-dotted" for i in range(47)]
-
-
-def dtd_members(each: int = 40) -> dict[str, bytes]:
-    members: dict[str, bytes] = {"dtd/images/banded/.directory": b"", "dtd/imdb/imdb.mat": b"another list"}
-    for number, file in enumerate(("train1.txt", "val1.txt", "test1.txt")):
-        names = [f"{t}/{t}_{number * each + i:04}.jpg" for t in TEXTURES for i in range(each)]
-        members[f"dtd/labels/{file}"] = "\n".join(names).encode()
-        members |= {f"dtd/images/{name}": name.encode() for name in names}
-    return members
 
 
 @pytest.mark.parametrize("kind", ["packed", "plain tar", "folder", "inside"])

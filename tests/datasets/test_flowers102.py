@@ -8,31 +8,15 @@ import numpy as np
 import pytest
 
 from published import hashed, refused
-from standins import jpeg, mat, unpack, write_tar
+from standins import jpeg, mat, unpack, write_flowers
 from vitkit.config import UserError
 from vitkit.data.containers import read_bytes
 from vitkit.datasets.book import read_data
 
 
-def flowers(folder: Path, *, packed: bool) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """8,189 images of a few bytes; labels and splits drawn, as the publisher stores them: rows of numbers."""
-    random = np.random.default_rng(0)
-    labels = random.permutation(np.arange(8189) % 102 + 1).astype(np.uint8)
-    numbers = random.permutation(8189) + 1
-    sets = {"trnid": numbers[:1020], "valid": numbers[1020:2040], "tstid": numbers[2040:]}
-    images = [(f"jpg/image_{i:05}.jpg", b"image %d" % i) for i in range(1, 8190)]
-    if packed:
-        write_tar(folder / "102flowers.tgz", images)
-    else:
-        unpack(folder, images[:300])
-    (folder / "imagelabels.mat").write_bytes(mat(labels=labels[None]))
-    (folder / "setid.mat").write_bytes(mat(**{name: ids[None].astype(np.uint16) for name, ids in sets.items()}))
-    return labels, sets
-
-
 @pytest.mark.parametrize("packed", [True, False])
 def test_flowers(tmp_path: Path, packed: bool) -> None:
-    labels, sets = flowers(tmp_path, packed=packed)
+    labels, sets = write_flowers(tmp_path, packed=packed)
     source = read_data(f"flowers102={tmp_path}", partial=not packed)
     assert len(source.classes) == len(set(source.classes)) == 102
     assert (source.classes[0], source.classes[48], source.classes[101]) == (

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import shifted
 from standins import jpeg, pack_tar, unpack, write_tar
 from vitkit.config import UserError
 from vitkit.data.classnames import class_wnids
@@ -82,6 +83,29 @@ def test_a_part_is_refused_or_noted_and_the_other_split_may_be_absent(folder: Pa
     assert set(source.splits) == {"val"}
     assert source.notes == ("a part of ImageNet only, not comparable with published figures: val 5 of 50,000",)
     assert find_dataset("imagenet").counts == {"train": 1_281_167, "val": 50_000}
+
+
+def test_real_takes_the_same_images_in_each_layout(folder: Path) -> None:
+    """ImageNet-ReaL: labels by the number of the image, not by the class of its folder or in the kit."""
+    shifted.real(folder, {0: [1], 2: [5, 3, 5], 4: [], 7: [9]})
+    source = read_data(f"imagenet_real={folder}", partial=True)
+    assert source.multilabel
+    assert source.classes == WNIDS
+    assert [(s.name, s.labels) for s in source.splits["val"]] == [
+        (f"val/ILSVRC2012_val_{i:08}.JPEG", labels) for i, labels in enumerate([(1,), (), (3, 5), (), ()], 1)
+    ]
+    reds = [np.asarray(open_image(sample.source))[0, 0, 0] for sample in source.splits["val"]]
+    assert np.allclose(reds, [40, 80, 120, 160, 200], atol=3)
+    assert source.notes == ("a part of ImageNet-ReaL only, not comparable with published figures: val 5 of 50,000",)
+    with pytest.raises(UserError, match=r"val 5 of 50,000\. .*--partial"):
+        read_data(f"imagenet_real={folder}")
+
+
+def test_real_without_images_says_what_was_expected(tmp_path: Path) -> None:
+    shifted.real(tmp_path, {})
+    with pytest.raises(UserError, match=r"ImageNet in .*: no ILSVRC2012_img_val\.tar and no val/") as caught:
+        read_data(f"imagenet_real={tmp_path}")
+    assert "Expected of ImageNet-ReaL: real.json of google-research/reassessed-imagenet beside" in str(caught.value)
 
 
 def _named(folder: Path) -> Path:

@@ -7,32 +7,9 @@ from pathlib import Path
 import pytest
 
 from published import hashed, labelled, refused
-from standins import unpack, write_tar
+from standins import BREEDS, pets_members, unpack, write_tar
 from vitkit.data.containers import read_bytes
 from vitkit.datasets.book import read_data
-
-BREEDS = """
-Abyssinian american_bulldog american_pit_bull_terrier basset_hound beagle Bengal Birman Bombay boxer British_Shorthair
-chihuahua Egyptian_Mau english_cocker_spaniel english_setter german_shorthaired great_pyrenees havanese japanese_chin
-keeshond leonberger Maine_Coon miniature_pinscher newfoundland Persian pomeranian pug Ragdoll Russian_Blue saint_bernard
-samoyed scottish_terrier shiba_inu Siamese Sphynx staffordshire_bull_terrier wheaten_terrier yorkshire_terrier
-""".split()  # noqa: SIM905
-
-
-def pets_members(counts: dict[str, int]) -> dict[str, bytes]:
-    """Both archives' members; images of each list go round the breeds."""
-    members = {"annotations/README": b"text", "annotations/trimaps/._hidden.png": b""}
-    number = 0
-    for file, count in counts.items():
-        lines = []
-        for i in range(count):
-            number += 1
-            breed = i % len(BREEDS)
-            lines.append(f"{BREEDS[breed]}_{number} {breed + 1} {1 + breed % 2} {breed // 2 + 1}")
-            members[f"images/{BREEDS[breed]}_{number}.jpg"] = b"image %d" % number
-        members[f"annotations/{file}"] = ("\n".join(lines) + "\n").encode()
-    members["images/Abyssinian_100.mat"] = b"a stray of the published archive"
-    return members
 
 
 @pytest.mark.parametrize("packed", [True, False])

@@ -47,12 +47,18 @@ def test_the_table_has_a_line_for_every_row(capsys: pytest.CaptureFixture[str]) 
     assert main(["datasets"]) == 0
     lines = capsys.readouterr().out.splitlines()
     rows = book.list_datasets()
-    assert [line.split()[0] for line in lines[1:-1]] == [row.name for row in rows]
-    assert lines[0].split() == ["NAME", "TITLE", "CLASSES", "IMAGES", "LICENCE"]
+    assert max(map(len, lines)) <= 100
+    assert lines[0].split() == ["NAME", "TITLE", "CLASSES", "TRAIN", "VAL", "TEST"]
+    headings = ("Classification", "VTAB-1k, besides caltech101, cifar100, dtd, flowers102, pets", "Robustness")
+    starts = [lines.index(heading) for heading in headings]
+    assert starts == sorted(starts)
+    assert [line.split()[0] for line in lines[1:-1] if line and line not in headings] == [row.name for row in rows]
     (line,) = [line for line in lines if line.startswith("flowers102 ")]
-    assert line.split("  ")[1].strip() == "Oxford Flowers-102"
-    assert "102  train 1,020, val 1,020, test 6,149" in line
-    assert lines[-1] == f"{len(rows)} data sets. vit datasets NAME says what the folder must hold; DATA is NAME=FOLDER."
+    assert " ".join(line.split()) == "flowers102 Oxford Flowers-102 102 1,020 1,020 6,149"
+    (line,) = [line for line in lines if line.startswith("imagenet_c ")]
+    assert " ".join(line.split()) == "imagenet_c ImageNet-C 1,000 - - 3,750,000"
+    last = "data sets. vit datasets NAME says the licence and what the folder must hold; DATA is NAME=FOLDER."
+    assert lines[-1] == f"{len(rows)} {last}"
     assert vitkit.list_datasets() == rows
 
 
@@ -62,6 +68,8 @@ def test_one_row_in_full(capsys: pytest.CaptureFixture[str]) -> None:
     for said in ("imagenet: ImageNet", "train 1,281,167, val 50,000", "https://image-net.org", "ILSVRC2012_devkit_t12.tar.gz",
                  "imagenet=FOLDER, or imagenet with the files in DIR/imagenet and --data-root DIR", "train and val"):  # fmt: skip
         assert said in text
+    assert main(["datasets", "imagenet_c"]) == 0
+    assert "50,000 in each of 75 splits, gaussian_noise/1 to jpeg_compression/5\n" in capsys.readouterr().out
     assert main(["datasets", "flower"]) == 1
     assert "no published data set 'flower'. Did you mean 'flowers102'?" in capsys.readouterr().err
 

@@ -18,7 +18,7 @@ from vitkit.console import Console
 from vitkit.data.pixels import Preprocess
 from vitkit.data.samples import Sample, Source
 from vitkit.datasets import vtab
-from vitkit.datasets.arrays import ArrayImage
+from vitkit.datasets.files.arrays import ArrayImage
 from vitkit.datasets.rows import Published
 from vitkit.models.vit import VisionTransformer, ViTConfig
 from vitkit.pretraining.transfer import fine_tuned, top1

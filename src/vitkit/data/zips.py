@@ -64,6 +64,8 @@ def list_zip(path: Path) -> dict[str, ZipMember]:
         raise UserError(f"{path} is not a whole zip file: {error}. Copy or download it again.") from None
     for entry in entries:
         parts = PurePosixPath(entry.filename).parts
+        if not parts:
+            raise UserError(f"{path} is not a whole zip file: a member has no name. Copy or download it again.")
         if entry.is_dir() or any(part.startswith(".") and part != ".." for part in parts) or parts[0] == "__MACOSX":
             continue
         if entry.filename.startswith("/") or ".." in parts:

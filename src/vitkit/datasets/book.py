@@ -13,19 +13,31 @@ from vitkit.data.samples import Source
 from vitkit.data.shards import has_braces
 from vitkit.datasets.rows import Published
 
-__all__ = ["FAMILIES", "data_name", "find_dataset", "list_datasets", "pinned", "place_of", "read_data"]
+__all__ = ["FAMILIES", "data_name", "find_dataset", "list_datasets", "list_groups", "pinned", "place_of", "read_data"]
 
-FAMILIES: tuple[str, ...] = (  # modules of this package that hold ROWS
-    "imagenet", "cifar", "mnist", "pets", "flowers102", "caltech101", "cars196", "dtd", "uc_merced",
-    "clevr", "dmlab", "dsprites", "eurosat", "kitti", "patch_camelyon", "resisc45", "retinopathy", "smallnorb", "sun397", "svhn",
-    "robustness", "corruptions", "objectnet", "vizwiz",
-)  # fmt: skip
+FAMILIES: dict[str, tuple[str, ...]] = {  # modules of this package that hold ROWS
+    "Classification": ("imagenet", "cifar", "mnist", "pets", "flowers102", "caltech101", "cars196", "dtd", "uc_merced"),
+    "VTAB-1k": (
+        "sun397", "svhn", "patch_camelyon", "eurosat", "resisc45", "retinopathy",
+        "clevr", "dmlab", "dsprites", "kitti", "smallnorb",
+    ),
+    "Robustness": ("robustness", "corruptions", "objectnet", "vizwiz"),
+}  # fmt: skip
+
+
+@cache
+def list_groups() -> dict[str, tuple[Published, ...]]:
+    """The rows of each group: those of VTAB-1k are the ones that no other evaluation of the paper takes."""
+    return {
+        group: tuple(row for family in families for row in import_module(f"vitkit.datasets.{family}").ROWS)
+        for group, families in FAMILIES.items()
+    }
 
 
 @cache
 def list_datasets() -> tuple[Published, ...]:
     """Every row."""
-    return tuple(row for family in FAMILIES for row in import_module(f"vitkit.datasets.{family}").ROWS)
+    return tuple(row for rows in list_groups().values() for row in rows)
 
 
 def find_dataset(name: str) -> Published:

@@ -15,9 +15,9 @@ import numpy as np
 
 from vitkit.config import UserError
 from vitkit.data.samples import Sample, Source
-from vitkit.datasets.order import in_tfds_order
+from vitkit.datasets.files.order import in_tfds_order
+from vitkit.datasets.files.shipped import open_shipped
 from vitkit.datasets.rows import Published, missing
-from vitkit.datasets.shipped import open_shipped
 
 __all__ = ["ROWS"]
 

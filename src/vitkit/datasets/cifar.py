@@ -17,10 +17,10 @@ from vitkit.config import UserError
 from vitkit.data.archives import TarMember
 from vitkit.data.containers import ImageSource
 from vitkit.data.samples import Sample, Source
-from vitkit.datasets.arrays import RawImage
-from vitkit.datasets.order import in_tfds_order
+from vitkit.datasets.files.arrays import RawImage
+from vitkit.datasets.files.order import in_tfds_order
+from vitkit.datasets.files.shipped import Shipped, open_shipped
 from vitkit.datasets.rows import Published, missing
-from vitkit.datasets.shipped import Shipped, open_shipped
 
 __all__ = ["ROWS"]
 

@@ -15,12 +15,11 @@ from typing import Any
 import numpy as np
 
 from vitkit.config import UserError
-from vitkit.data.containers import ImageSource, read_bytes
 from vitkit.data.samples import Source
-from vitkit.datasets.facts import Example, Facts, LabelOf, given, labelled
-from vitkit.datasets.members import find_one, list_members
-from vitkit.datasets.order import in_tfds_order
-from vitkit.datasets.rows import Published
+from vitkit.datasets.files.facts import Example, Facts, LabelOf, given, labelled
+from vitkit.datasets.files.order import in_tfds_order
+from vitkit.datasets.files.shipped import Shipped, open_shipped
+from vitkit.datasets.rows import Published, missing
 
 __all__ = ["ROWS", "clevr_count", "clevr_distance"]
 
@@ -46,28 +45,30 @@ def clevr_distance(facts: Facts) -> int:
 
 
 def _read(folder: Path, label: LabelOf, classes: tuple[str, ...]) -> Source:
-    root = find_one(TITLE, folder, LAYOUT, "CLEVR_v1.0", "CLEVR_v1.0.zip")
-    members = {name.removeprefix("CLEVR_v1.0/"): place for name, place in list_members(root).items()}
-    splits = {split: labelled(_examples(root, members, split), label, len(classes)) for split in ("train", "val")}
+    shipped = open_shipped(folder, "CLEVR_v1.0", "CLEVR_v1.0.zip", sign="scenes/CLEVR_train_scenes.json")
+    if shipped is None:
+        raise missing(TITLE, folder, "CLEVR_v1.0.zip and no CLEVR_v1.0/", LAYOUT)
+    splits = {split: labelled(_examples(shipped, split), label, len(classes)) for split in ("train", "val")}
     return Source("clevr", classes, splits)
 
 
-def _examples(root: Path, members: dict[str, ImageSource], split: str) -> list[Example]:
+def _examples(shipped: Shipped, split: str) -> list[Example]:
     scenes = f"scenes/CLEVR_{split}_scenes.json"
-    if scenes not in members:
-        raise UserError(f"{TITLE} in {root}: no {scenes}; expected {LAYOUT}.")
+    content = shipped.read(scenes)
     try:
-        stored = json.loads(read_bytes(members[scenes]))["scenes"]
+        stored = json.loads(content)["scenes"]
         found = [(scene["image_filename"], _facts(scene["objects"])) for scene in stored]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{TITLE} in {root}: {scenes} cannot be understood ({error!r}). Fetch it again.") from None
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise UserError(
+            f"{TITLE} in {shipped.place}: {scenes} cannot be understood ({error!r}). Fetch it again."
+        ) from None
     examples = []
     names = [name for name, _ in found]
     for name, facts in in_tfds_order(found, names, "validation" if split == "val" else split):
-        place = members.get(f"images/{split}/{name}")
+        place = shipped.files.get(f"images/{split}/{name}")
         if place is None:
             raise UserError(
-                f"{TITLE} in {root}: no images/{split}/{name}, which {scenes} describes; expected {LAYOUT}."
+                f"{TITLE} in {shipped.place}: no images/{split}/{name}, which {scenes} describes; expected {LAYOUT}."
             )
         examples.append(Example(f"{split}/{name}", place, facts))
     return examples

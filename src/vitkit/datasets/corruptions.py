@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import overload
 
 from vitkit.config import UserError
 from vitkit.data.classnames import class_wnids
 from vitkit.data.pixels import IMAGE_SUFFIXES
 from vitkit.data.samples import Sample, Source, listed
+from vitkit.datasets.files.lazy import LazySamples
 from vitkit.datasets.rows import Published, missing
 
-__all__ = ["ALEXNET", "EXTRA", "IMAGES", "ROWS", "SEVERITIES", "Severity", "read_corruptions"]
+__all__ = ["ALEXNET", "EXTRA", "IMAGES", "ROWS", "SEVERITIES", "read_corruptions"]
 
 # AlexNet's error on each corruption, the mean of five severities, which the corruption error is measured in.
 # Source: google-research/augmix, imagenet.py (ALEXNET_ERR, which says: taken from hendrycks/robustness).
@@ -31,31 +32,6 @@ EXTRA = ("speckle_noise", "gaussian_blur", "spatter", "saturate")  # not in the 
 SEVERITIES = (1, 2, 3, 4, 5)
 IMAGES = 50_000  # of each severity
 LAYOUT = "CORRUPTION/SEVERITY/WNID/*.JPEG, such as fog/3/n01440764/ILSVRC2012_val_00000293.JPEG"
-
-
-class Severity(Sequence[Sample]):
-    """The images of one severity, made when asked for: of all 3,750,000 the names are kept once, not 75 times.
-
-    A sequence because every reader's splits are; lists of samples would take more than a gigabyte.
-    """
-
-    def __init__(self, folder: Path, shown: str, names: tuple[str, ...], index: Mapping[str, int]) -> None:
-        self._folder, self._shown, self._names, self._index = folder, shown, names, index
-
-    def __len__(self) -> int:
-        return len(self._names)
-
-    @overload
-    def __getitem__(self, at: int) -> Sample: ...
-    @overload
-    def __getitem__(self, at: slice) -> list[Sample]: ...
-    def __getitem__(self, at: int | slice) -> Sample | list[Sample]:
-        if isinstance(at, slice):
-            return [self._sample(name) for name in self._names[at]]
-        return self._sample(self._names[at])
-
-    def _sample(self, name: str) -> Sample:
-        return Sample(f"{self._shown}/{name}", self._folder / name, self._index[name.partition("/")[0]])
 
 
 def read_corruptions(folder: Path) -> Source:
@@ -79,10 +55,18 @@ def read_corruptions(folder: Path) -> Source:
                 found = _names(place, index)
                 names = names if found == names else found  # every severity holds the same file names
                 shown = f"{kind}/{severity}"
-                splits[shown] = Severity(place, shown, names, index)
+                make = partial(
+                    _sample, place, shown, names, index
+                )  # names once, not 75 times: there are 3,750,000 images
+                splits[shown] = LazySamples(len(names), make)
     if not splits:
         raise missing("ImageNet-C", folder, "folder of a corruption with severities 1 to 5", LAYOUT)
     return Source("ImageNet-C", class_wnids(), splits)
+
+
+def _sample(folder: Path, shown: str, names: tuple[str, ...], index: Mapping[str, int], place: int) -> Sample:
+    name = names[place]
+    return Sample(f"{shown}/{name}", folder / name, index[name.partition("/")[0]])
 
 
 def _names(place: Path, index: Mapping[str, int]) -> tuple[str, ...]:
@@ -102,6 +86,6 @@ def _names(place: Path, index: Mapping[str, int]) -> tuple[str, ...]:
 ROWS = (
     Published(
         "imagenet_c", "ImageNet-C", 1000, {f"{kind}/{severity}": IMAGES for kind in ALEXNET for severity in SEVERITIES},
-        "CC BY 4.0", "arXiv 1903.12261; https://zenodo.org/record/2235448", LAYOUT, read_corruptions,
+        "CC BY 4.0", "https://zenodo.org/record/2235448; arXiv 1903.12261", LAYOUT, read_corruptions,
     ),
 )  # fmt: skip

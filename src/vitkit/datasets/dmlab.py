@@ -13,12 +13,12 @@ from pathlib import Path
 
 from vitkit.data.archives import TarMember
 from vitkit.data.samples import Sample, Source
-from vitkit.datasets.facts import Facts, checked, one_of
-from vitkit.datasets.lazy import LazySamples
-from vitkit.datasets.members import list_members
-from vitkit.datasets.order import in_tfds_order
+from vitkit.datasets.files.facts import Facts, checked, one_of
+from vitkit.datasets.files.lazy import LazySamples
+from vitkit.datasets.files.order import in_tfds_order
+from vitkit.datasets.files.shipped import list_files
+from vitkit.datasets.files.tfrecord import Record, RecordImage, find_records, peek, read_example
 from vitkit.datasets.rows import Published, missing
-from vitkit.datasets.tfrecord import Record, RecordImage, find_records, peek, read_example
 
 __all__ = ["ROWS", "dmlab_label"]
 
@@ -35,7 +35,7 @@ def dmlab_label(facts: Facts) -> int:
 
 def _read(folder: Path) -> Source:
     packed = next((folder / name for name in ("dmlab.tar", "dmlab.tar.gz") if (folder / name).is_file()), None)
-    members = list_members(packed or folder)
+    members = list_files(packed or folder)
     splits = {}
     for split, word in SPLITS.items():
         places = [place for name, place in members.items() if Path(name).name.startswith(f"dmlab-{word}.tfrecord")]

@@ -8,7 +8,9 @@ Source: github.com/google-deepmind/dsprites-dataset; tensorflow_datasets, image/
 
 from __future__ import annotations
 
+import tokenize
 import zipfile
+import zlib
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -19,12 +21,12 @@ import numpy as np
 from vitkit.config import UserError
 from vitkit.data.containers import ImageSource
 from vitkit.data.samples import Sample, Source
-from vitkit.datasets.arrays import as_npy
-from vitkit.datasets.facts import Facts, LabelOf, checked, one_of
-from vitkit.datasets.hdf5 import HDF5Image, check_images, read_array
-from vitkit.datasets.lazy import LazySamples
-from vitkit.datasets.members import find_one
-from vitkit.datasets.order import in_tfds_order
+from vitkit.datasets.files.arrays import as_npy
+from vitkit.datasets.files.facts import Facts, LabelOf, checked, one_of
+from vitkit.datasets.files.hdf5 import HDF5Image, check_images, read_array
+from vitkit.datasets.files.lazy import LazySamples
+from vitkit.datasets.files.order import in_tfds_order
+from vitkit.datasets.files.shipped import find_one
 from vitkit.datasets.rows import Published
 
 __all__ = ["ROWS", "BitImage", "dsprites_location", "dsprites_orientation"]
@@ -36,6 +38,10 @@ LAYOUT = f"{STEM}.npz (or {STEM}.hdf5)"
 ORIENTATION, X = 3, 4  # columns of the classes
 CLASSES = tuple(map(str, range(16)))
 BLOCK = 4_096  # images unpacked at a time
+DAMAGED = (  # what zipfile and numpy raise where a file is damaged
+    OSError, EOFError, KeyError, ValueError, RuntimeError, NotImplementedError, MemoryError, zipfile.BadZipFile, zlib.error,
+    tokenize.TokenError,
+)  # fmt: skip
 
 
 class BitImage(NamedTuple):
@@ -87,7 +93,7 @@ def _npz(path: Path) -> tuple[Callable[[int], ImageSource], Array]:
                 classes = np.lib.format.read_array(file, allow_pickle=False)
             with archive.open("imgs.npy") as file:
                 bits = _packed(path, file)
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile, EOFError) as error:
+    except DAMAGED as error:
         if isinstance(error, UserError):
             raise
         raise UserError(f"{path} cannot be read: {error}. Fetch it again.") from None

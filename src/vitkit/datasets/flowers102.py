@@ -13,9 +13,9 @@ import numpy as np
 
 from vitkit.config import UserError
 from vitkit.data.samples import Source
-from vitkit.datasets.mat import read_mat
+from vitkit.datasets.files.mat import read_mat
+from vitkit.datasets.files.shipped import open_shipped, ordered_samples
 from vitkit.datasets.rows import Published, missing
-from vitkit.datasets.shipped import open_shipped, ordered_samples
 
 __all__ = ["ROWS"]
 

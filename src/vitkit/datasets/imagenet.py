@@ -19,10 +19,10 @@ from vitkit.data.archives import TarMember, list_tar
 from vitkit.data.classnames import class_wnids
 from vitkit.data.containers import ImageSource
 from vitkit.data.samples import Sample, Source
-from vitkit.datasets.mat import read_mat
-from vitkit.datasets.order import in_tfds_order
+from vitkit.datasets.files.mat import read_mat
+from vitkit.datasets.files.order import in_tfds_order
+from vitkit.datasets.files.shipped import list_files, open_shipped
 from vitkit.datasets.rows import Published, missing
-from vitkit.datasets.shipped import files_below, open_shipped
 
 __all__ = ["ROWS", "read_imagenet", "training", "validation"]
 
@@ -61,7 +61,7 @@ def validation(folder: Path) -> list[Sample]:
     """
     files: Mapping[str, ImageSource]
     if (folder / "val").is_dir():
-        place, files = folder / "val", files_below(folder / "val")
+        place, files = folder / "val", list_files(folder / "val")
     elif (folder / "ILSVRC2012_img_val.tar").is_file():
         place = folder / "ILSVRC2012_img_val.tar"
         files = list_tar(place)
@@ -103,7 +103,7 @@ def training(folder: Path) -> list[Sample]:
         place = folder / "train"
         for path in sorted(place.iterdir()):
             if path.is_dir() and not path.name.startswith("."):
-                by_class[path.name] = files_below(path)
+                by_class[path.name] = list_files(path)
             elif path.suffix == ".tar":
                 by_class[path.stem] = list_tar(path)
     elif (folder / "ILSVRC2012_img_train.tar").is_file():

@@ -17,9 +17,9 @@ import numpy as np
 from vitkit.config import UserError
 from vitkit.data.containers import ImageSource, read_bytes
 from vitkit.data.samples import Source
-from vitkit.datasets.facts import Example, Facts, given, labelled
-from vitkit.datasets.members import find_one, list_members
-from vitkit.datasets.order import in_tfds_order
+from vitkit.datasets.files.facts import Example, Facts, given, labelled
+from vitkit.datasets.files.order import in_tfds_order
+from vitkit.datasets.files.shipped import find_one, list_files
 from vitkit.datasets.rows import Published, missing
 
 __all__ = ["ROWS", "kitti_distance", "kitti_splits"]
@@ -96,7 +96,7 @@ def _numbered(folder: Path, name: str, suffix: str) -> dict[int, ImageSource]:
     roots = (f"data_object_{name}.zip", f"data_object_{name}", f"training/{name}")
     root = find_one(TITLE, folder, LAYOUT, *roots)
     found = {}
-    for member, place in list_members(root).items():
+    for member, place in list_files(root).items():
         *folders, file = member.split("/")
         if file.endswith(suffix) and file[: -len(suffix)].isdecimal() and "testing" not in folders:
             found[int(file[: -len(suffix)])] = place
@@ -107,7 +107,7 @@ def _numbered(folder: Path, name: str, suffix: str) -> dict[int, ImageSource]:
 
 def _official(folder: Path, images: list[int]) -> dict[str, list[int]]:
     root = find_one(TITLE, folder, LAYOUT, "mapping", "devkit_object", "devkit", "devkit_object.zip")
-    held = {name.rpartition("/")[2]: place for name, place in list_members(root).items()}
+    held = {name.rpartition("/")[2]: place for name, place in list_files(root).items()}
     texts = {}
     for name in ("train_rand.txt", "train_mapping.txt"):
         if name not in held:

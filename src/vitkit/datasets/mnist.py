@@ -12,9 +12,9 @@ import numpy as np
 
 from vitkit.config import UserError
 from vitkit.data.samples import Sample, Source
-from vitkit.datasets.arrays import ArrayImage
-from vitkit.datasets.idx import read_idx
-from vitkit.datasets.order import in_tfds_order
+from vitkit.datasets.files.arrays import ArrayImage
+from vitkit.datasets.files.idx import read_idx
+from vitkit.datasets.files.order import in_tfds_order
 from vitkit.datasets.rows import Published, missing
 
 __all__ = ["ROWS"]

@@ -18,7 +18,7 @@ from vitkit.config import UserError, read_json
 from vitkit.data.folders import find_images
 from vitkit.data.pixels import ImageError, open_image
 from vitkit.data.samples import Sample, Source, listed
-from vitkit.datasets.arrays import as_npy
+from vitkit.datasets.files.arrays import as_npy
 from vitkit.datasets.rows import Published, missing
 
 __all__ = ["BORDER", "ROWS", "Bordered", "read_objectnet", "shared_classes"]
@@ -123,6 +123,6 @@ def read_objectnet(folder: Path) -> Source:
 ROWS = (
     Published(
         "objectnet", "ObjectNet", 113, {"test": 18_574}, "objectnet.dev: for tests only, images never to be trained on",
-        "Barbu et al., NeurIPS 2019; https://objectnet.dev", LAYOUT, read_objectnet,
+        "https://objectnet.dev; Barbu et al., NeurIPS 2019", LAYOUT, read_objectnet,
     ),
 )  # fmt: skip

@@ -14,9 +14,9 @@ import numpy as np
 
 from vitkit.config import UserError
 from vitkit.data.samples import Sample, Source
-from vitkit.datasets.hdf5 import HDF5Image, check_images, read_array
-from vitkit.datasets.lazy import LazySamples
-from vitkit.datasets.order import in_tfds_order
+from vitkit.datasets.files.hdf5 import HDF5Image, check_images, read_array
+from vitkit.datasets.files.lazy import LazySamples
+from vitkit.datasets.files.order import in_tfds_order
 from vitkit.datasets.rows import Published, missing
 
 __all__ = ["ROWS"]

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from vitkit.config import UserError
 from vitkit.data.samples import Source
-from vitkit.datasets.class_folders import read_class_folders
-from vitkit.datasets.members import find_one
+from vitkit.datasets.files.class_folders import read_class_folders
+from vitkit.datasets.files.shipped import find_one
 from vitkit.datasets.rows import Published
 
 __all__ = ["ROWS"]

@@ -20,8 +20,8 @@ from PIL import Image
 from vitkit.config import UserError
 from vitkit.data.containers import ImageSource, read_bytes
 from vitkit.data.samples import Sample, Source
-from vitkit.datasets.members import find_one, list_members
-from vitkit.datasets.order import in_tfds_order
+from vitkit.datasets.files.order import in_tfds_order
+from vitkit.datasets.files.shipped import find_one, list_files
 from vitkit.datasets.rows import Published
 
 __all__ = ["ROWS"]
@@ -60,7 +60,7 @@ def _read(folder: Path) -> Source:
 
 
 def _images(folder: Path, name: str) -> dict[str, ImageSource]:
-    members = list_members(find_one(TITLE, folder, LAYOUT, name))
+    members = list_files(find_one(TITLE, folder, LAYOUT, name))
     return {Path(file).stem: place for file, place in members.items() if file.lower().endswith((".jpeg", ".jpg"))}
 
 

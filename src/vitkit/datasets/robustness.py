@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import re
 from functools import partial
-from importlib import import_module
 from pathlib import Path
 
 from vitkit.config import UserError, read_json
@@ -19,6 +18,7 @@ from vitkit.data.classnames import class_wnids
 from vitkit.data.folders import read_folders
 from vitkit.data.samples import Sample, Source, listed
 from vitkit.data.tables import assemble
+from vitkit.datasets.imagenet import validation
 from vitkit.datasets.rows import Published, missing
 
 __all__ = ["ROWS", "read_numbered", "read_real", "read_wnids"]
@@ -85,8 +85,7 @@ def read_real(folder: Path) -> Source:
         raise missing("ImageNet-ReaL", folder, "real.json", REAL_LAYOUT)
     labels = _real_labels(path)
     wanted = []
-    # Written beside this module, and read only where it is asked for.
-    for place, sample in enumerate(import_module("vitkit.datasets.imagenet").validation(folder)):
+    for place, sample in enumerate(validation(folder)):
         number = VALIDATION.search(sample.name)
         index = int(number[1]) - 1 if number else place
         if not 0 <= index < len(labels):
@@ -132,9 +131,9 @@ ROWS = (
     _v2("imagenet_v2_top", "top-images", "top images"),
     Published(
         "imagenet_real", "ImageNet-ReaL", 1000, {"val": IMAGES}, "labels Apache 2.0; images ImageNet's terms",
-        "arXiv 2006.07159; https://github.com/google-research/reassessed-imagenet", REAL_LAYOUT, read_real,
+        "https://github.com/google-research/reassessed-imagenet; arXiv 2006.07159", REAL_LAYOUT, read_real,
     ),
-    _by_wnid("imagenet_a", "ImageNet-A", 200, 7_500, "MIT", "arXiv 1907.07174; hendrycks/natural-adv-examples", "imagenet-a"),
-    _by_wnid("imagenet_r", "ImageNet-R", 200, 30_000, "not stated", "arXiv 2006.16241; hendrycks/imagenet-r", "imagenet-r"),
-    _by_wnid("imagenet_sketch", "ImageNet-Sketch", 1000, 50_889, "MIT", "arXiv 1905.13549; HaohanWang/ImageNet-Sketch", "sketch"),
+    _by_wnid("imagenet_a", "ImageNet-A", 200, 7_500, "MIT", "https://github.com/hendrycks/natural-adv-examples", "imagenet-a"),
+    _by_wnid("imagenet_r", "ImageNet-R", 200, 30_000, "not stated", "https://github.com/hendrycks/imagenet-r", "imagenet-r"),
+    _by_wnid("imagenet_sketch", "ImageNet-Sketch", 1000, 50_889, "MIT", "https://github.com/HaohanWang/ImageNet-Sketch", "sketch"),
 )  # fmt: skip

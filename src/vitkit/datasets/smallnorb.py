@@ -18,12 +18,12 @@ import numpy as np
 from vitkit.config import UserError
 from vitkit.data.containers import ImageSource
 from vitkit.data.samples import Sample, Source
-from vitkit.datasets.arrays import ArrayImage, RawImage
-from vitkit.datasets.facts import Facts, LabelOf, checked, one_of
-from vitkit.datasets.lazy import LazySamples
-from vitkit.datasets.members import find_one
-from vitkit.datasets.norb import read_header, read_matrix
-from vitkit.datasets.order import in_tfds_order
+from vitkit.datasets.files.arrays import ArrayImage, RawImage
+from vitkit.datasets.files.facts import Facts, LabelOf, checked, one_of
+from vitkit.datasets.files.lazy import LazySamples
+from vitkit.datasets.files.norb import read_header, read_matrix
+from vitkit.datasets.files.order import in_tfds_order
+from vitkit.datasets.files.shipped import find_one
 from vitkit.datasets.rows import Published
 
 __all__ = ["ROWS", "smallnorb_azimuth", "smallnorb_category", "smallnorb_elevation"]

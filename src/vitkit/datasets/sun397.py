@@ -17,8 +17,8 @@ from pathlib import Path
 from vitkit.config import UserError
 from vitkit.data.containers import ImageSource, read_bytes
 from vitkit.data.samples import Sample, Source
-from vitkit.datasets.members import find_one, list_members
-from vitkit.datasets.order import in_tfds_order
+from vitkit.datasets.files.order import in_tfds_order
+from vitkit.datasets.files.shipped import list_files, open_shipped
 from vitkit.datasets.rows import Published, missing
 
 __all__ = ["ROWS"]
@@ -35,26 +35,26 @@ def _read(folder: Path, files: Mapping[str, str], layout: str) -> Source:
     lists = {split: _list(folder, name, layout) for split, name in files.items()}
     classes = tuple(sorted({line.rpartition("/")[0] for lines in lists.values() for line in lines}))
     index = {name: number for number, name in enumerate(classes)}
-    root = find_one(TITLE, folder, layout, "SUN397", "SUN397.tar", "SUN397.tar.gz")
-    images = {_key(name): place for name, place in list_members(root).items()}
+    shipped = open_shipped(folder, "SUN397", "SUN397.tar", "SUN397.tar.gz")
+    if shipped is None:
+        raise missing(TITLE, folder, "SUN397.tar.gz and no SUN397/", layout)
+    images = {f"/{name}": place for name, place in shipped.files.items()}
     splits: dict[str, list[Sample]] = {}
     for split, lines in lists.items():
         if absent := next((line for line in lines if line not in images), None):
-            raise UserError(f"{TITLE}: {files[split]} names {absent}, which {root} does not hold. Fetch it again.")
+            raise UserError(
+                f"{TITLE}: {files[split]} names {absent}, which {shipped.place} does not hold. Fetch it again."
+            )
         samples = [Sample(line[1:], images[line], index[line.rpartition("/")[0]]) for line in lines]
         splits[split] = in_tfds_order(samples, lines, "validation" if split == "val" else split)
     return Source("sun397", classes, splits)
-
-
-def _key(name: str) -> str:
-    return "/" + name.removeprefix("SUN397/")
 
 
 def _list(folder: Path, name: str, layout: str) -> list[str]:
     """The lines of a list."""
     place: ImageSource | None = next((p for p in (folder / name, folder / "Partitions" / name) if p.is_file()), None)
     if place is None and (folder / "Partitions.zip").is_file():
-        held = list_members(folder / "Partitions.zip")
+        held = list_files(folder / "Partitions.zip")
         place = next((held[key] for key in held if key.rpartition("/")[2] == name), None)
     if place is None:
         raise missing(TITLE, folder, name, layout)

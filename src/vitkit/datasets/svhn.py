@@ -11,11 +11,11 @@ import numpy as np
 
 from vitkit.config import UserError
 from vitkit.data.samples import Sample, Source
-from vitkit.datasets.arrays import ArrayImage
-from vitkit.datasets.lazy import LazySamples
-from vitkit.datasets.mat import read_mat
-from vitkit.datasets.members import find_one
-from vitkit.datasets.order import in_tfds_order
+from vitkit.datasets.files.arrays import ArrayImage
+from vitkit.datasets.files.lazy import LazySamples
+from vitkit.datasets.files.mat import read_mat
+from vitkit.datasets.files.order import in_tfds_order
+from vitkit.datasets.files.shipped import find_one
 from vitkit.datasets.rows import Published
 
 __all__ = ["ROWS"]

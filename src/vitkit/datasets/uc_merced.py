@@ -10,8 +10,8 @@ from pathlib import Path
 
 from vitkit.config import UserError
 from vitkit.data.samples import Source
+from vitkit.datasets.files.shipped import open_shipped, ordered_samples
 from vitkit.datasets.rows import Published, missing
-from vitkit.datasets.shipped import open_shipped, ordered_samples
 
 __all__ = ["ROWS"]
 

@@ -104,6 +104,6 @@ def _sample(path: Path, name: str, labels: tuple[int, ...]) -> Sample:
 ROWS = (
     Published(
         "vizwiz_classification", "VizWiz-Classification", 200, {"all": 8_900}, "CC BY 4.0",
-        "Bafghi and Gurari, CVPR 2023; https://vizwiz.org/tasks-and-datasets/image-classification/", LAYOUT, read_vizwiz,
+        "https://vizwiz.org/tasks-and-datasets/image-classification/; Bafghi and Gurari, CVPR 2023", LAYOUT, read_vizwiz,
     ),
 )  # fmt: skip

@@ -1,7 +1,7 @@
 """VTAB-1k: 19 tasks of 1,000 training images, 800 to train on and 200 to choose hyper-parameters with, and their whole test sets.
 
 The published 1,000 images of a task are the first 800 of its train split and the first 200 of its val split in the order in which
-`tensorflow_datasets` keeps them, which `datasets.order` computes: the readers of the publishers' files give every split in it, and
+`tensorflow_datasets` keeps them, which `files.order` computes: the readers of the publishers' files give every split in it, and
 the shards of a folder that tfds prepared (``NAME[/CONFIG]/VERSION``) are in it. Where something of the published task cannot be
 had from the publisher's files, `Task.caveat` says what, and it is said with every such number; a prepared folder has none.
 
@@ -21,12 +21,12 @@ from vitkit.data.samples import Sample, Source
 from vitkit.datasets.book import find_dataset
 from vitkit.datasets.clevr import clevr_count, clevr_distance
 from vitkit.datasets.dsprites import dsprites_location, dsprites_orientation
-from vitkit.datasets.facts import LabelOf
+from vitkit.datasets.files.facts import LabelOf
+from vitkit.datasets.files.lazy import LazySamples
+from vitkit.datasets.files.tfds import find_prepared, read_prepared, stored_label
 from vitkit.datasets.kitti import kitti_distance
-from vitkit.datasets.lazy import LazySamples
 from vitkit.datasets.rows import Published
 from vitkit.datasets.smallnorb import smallnorb_azimuth, smallnorb_elevation
-from vitkit.datasets.tfds import find_prepared, read_prepared, stored_label
 
 __all__ = [
     "GROUPS",

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from vitkit.config import UserError
 from vitkit.data.samples import Sample, Source, listed
-from vitkit.datasets.members import list_members
-from vitkit.datasets.order import in_tfds_order
+from vitkit.datasets.files.order import in_tfds_order
+from vitkit.datasets.files.shipped import list_files
 
 __all__ = ["read_class_folders"]
 
@@ -20,7 +20,7 @@ def read_class_folders(title: str, root: Path, classes: Sequence[str], suffix: s
     Raises:
         UserError: no such files, or folders of other names.
     """
-    members = {name: place for name, place in list_members(root).items() if name.lower().endswith(suffix)}
+    members = {name: place for name, place in list_files(root).items() if name.lower().endswith(suffix)}
     folders = Counter(name.split("/")[-2] if "/" in name else "" for name in members)
     if unknown := sorted(set(folders) - set(classes)):
         raise UserError(

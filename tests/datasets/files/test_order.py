@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from vitkit.datasets.order import in_tfds_order
+from vitkit.datasets.files.order import in_tfds_order
 
 # What `tensorflow_datasets.core.hashing.Hasher` of version 4.9.10 gives: keys sorted by `hash_key`.
 PRINTED = {

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,11 +13,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from vitkit.config import UserError
-from vitkit.datasets.arrays import as_npy
+from vitkit.datasets.files.arrays import as_npy
 
 __all__ = ["HDF5Image", "check_images", "read_array"]
 
 Array = np.ndarray[Any, Any]
+# What h5py raises where a file is damaged.
+DAMAGED = (OSError, RuntimeError, LookupError, ValueError, TypeError, MemoryError)
 
 
 class HDF5Image(NamedTuple):
@@ -34,7 +38,7 @@ class HDF5Image(NamedTuple):
         """
         try:
             pixels = _opened(self.path, os.getpid())[self.name][self.number]
-        except (KeyError, ValueError, IndexError, RuntimeError) as error:
+        except DAMAGED as error:
             raise OSError(
                 errno.EIO, f"image {self.number} of {self.name!r} cannot be read: {error}", self.path
             ) from None
@@ -48,14 +52,18 @@ def _opened(path: str, _process: int) -> Any:  # an open file must not be shared
     return h5py.File(path, "r")
 
 
-def _open(path: Path) -> Any:
+@contextmanager
+def _open(path: Path) -> Iterator[Any]:
     try:
         import h5py
     except ImportError:
         raise UserError(f"reading {path.name} needs h5py: pip install 'vitkit[published]'.") from None
     try:
-        return h5py.File(path, "r")
-    except OSError as error:
+        with h5py.File(path, "r") as file:
+            yield file
+    except UserError:
+        raise
+    except DAMAGED as error:
         raise UserError(f"{path} cannot be read as an HDF5 file: {error}. Fetch it again.") from None
 
 
@@ -81,10 +89,7 @@ def read_array(path: Path, name: str) -> Array:
         UserError: as `check_images`.
     """
     with _open(path) as file:
-        try:
-            return np.asarray(_dataset(file, path, name)[()])
-        except OSError as error:
-            raise UserError(f"{path}: {name!r} cannot be read: {error}. Fetch it again.") from None
+        return np.asarray(_dataset(file, path, name)[()])
 
 
 def _dataset(file: Any, path: Path, name: str) -> Any:

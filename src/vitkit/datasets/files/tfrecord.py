@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from vitkit.config import UserError
-from vitkit.datasets.crc32c import masked_crc32c
+from vitkit.datasets.files.crc32c import masked_crc32c
 
 __all__ = ["Features", "Record", "RecordImage", "find_records", "parse_example", "peek", "read_example"]
 
@@ -246,7 +246,7 @@ def _widened(encoded: bytes) -> bytes:
 
     from PIL import Image
 
-    from vitkit.datasets.arrays import as_npy
+    from vitkit.datasets.files.arrays import as_npy
 
     try:
         with Image.open(io.BytesIO(encoded)) as picture:

@@ -38,6 +38,7 @@ def read_mat(path: ImageSource, *names: str, called: str | Path = "") -> dict[st
         TypeError,
         LookupError,
         NotImplementedError,
+        MemoryError,
     ) as error:
         raise UserError(f"{name} cannot be read as a MATLAB file of version 5: {error}. Fetch it again.") from None
     if absent := [wanted for wanted in names if wanted not in found]:

@@ -14,9 +14,9 @@ from pathlib import Path
 
 from vitkit.config import UserError
 from vitkit.data.samples import SPLIT_NAMES, Sample, Source
-from vitkit.datasets.facts import Facts, LabelOf, checked, one_of
-from vitkit.datasets.lazy import LazySamples
-from vitkit.datasets.tfrecord import Record, RecordImage, find_records, read_example
+from vitkit.datasets.files.facts import Facts, LabelOf, checked, one_of
+from vitkit.datasets.files.lazy import LazySamples
+from vitkit.datasets.files.tfrecord import Record, RecordImage, find_records, read_example
 
 __all__ = ["find_prepared", "read_prepared", "stored_label"]
 

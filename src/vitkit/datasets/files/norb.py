@@ -57,7 +57,12 @@ def read_matrix(path: Path, *, first_of_pairs: bool = False) -> Array:
     """
     header = read_header(path)
     shape = (header.shape[0], *header.shape[2:]) if first_of_pairs else header.shape
-    values = np.empty(shape, header.dtype)
+    try:
+        values = np.empty(shape, header.dtype)
+    except (MemoryError, ValueError):
+        raise UserError(
+            f"{path} says that it has the shape {header.shape}, too much to hold. Fetch it again."
+        ) from None
     row = int(np.prod(header.shape[1:])) * header.dtype.itemsize
     try:
         with _open(path) as file:

@@ -12,9 +12,10 @@ from vitkit.data.archives import list_tar
 from vitkit.data.containers import ImageSource, read_bytes
 from vitkit.data.samples import Sample
 from vitkit.data.zips import list_zip
-from vitkit.datasets.order import in_tfds_order
+from vitkit.datasets.files.order import in_tfds_order
+from vitkit.datasets.rows import missing
 
-__all__ = ["Shipped", "files_below", "open_shipped", "ordered_samples"]
+__all__ = ["Shipped", "find_one", "list_files", "open_shipped", "ordered_samples"]
 
 
 @dataclass(frozen=True)
@@ -65,38 +66,63 @@ def open_shipped(folder: Path, inner: str, *archives: str, sign: str = "") -> Sh
         UserError: an archive that cannot be read.
     """
     if (folder / inner).is_dir():
-        return Shipped(folder / inner, files_below(folder / inner))
+        return Shipped(folder / inner, list_files(folder / inner))
     for name in archives:
         path = folder / name
         if path.is_file():
-            files: Mapping[str, ImageSource] = list_zip(path) if name.endswith(".zip") else list_tar(path)
             start = f"{inner}/"
-            return Shipped(path, {file[len(start) :]: at for file, at in files.items() if file.startswith(start)})
+            files = {name[len(start) :]: at for name, at in list_files(path).items() if name.startswith(start)}
+            if not files:
+                raise UserError(f"{path} holds no folder {inner}/. Fetch it again.")
+            return Shipped(path, files)
     parts = PurePosixPath(inner).parts
     for depth in range(1, len(parts) + 1):  # the folder given may be the inner one, or one on the way to it
         place = folder.joinpath(*parts[depth:])
         if folder.absolute().parts[-depth:] == parts[:depth] and place.is_dir():
-            return Shipped(place, files_below(place))
+            return Shipped(place, list_files(place))
     if sign and (folder / sign).exists():
-        return Shipped(folder, files_below(folder))
+        return Shipped(folder, list_files(folder))
     return None
 
 
-def files_below(folder: Path) -> dict[str, str]:
-    """Place of every file below a folder by its name from there, sorted; hidden ones are left out.
+def find_one(title: str, folder: Path, layout: str, *names: str) -> Path:
+    """The first of ``names`` that ``folder`` holds.
 
     Raises:
-        UserError: it cannot be listed.
+        UserError: none of them.
     """
+    for name in names:
+        if (folder / name).exists():
+            return folder / name
+    raise missing(title, folder, " or ".join(names), layout)
+
+
+def list_files(path: Path) -> dict[str, ImageSource]:
+    """Every file below a folder or inside a tar, tar.gz or zip file, by its name from there, sorted; hidden ones are left out.
+
+    A gzip tar file is unpacked once into the cache.
+
+    Raises:
+        UserError: it cannot be read, or is damaged, cut off or encrypted.
+    """
+    found: Mapping[str, ImageSource]
+    if path.is_dir():
+        found = _below(path)
+    else:
+        found = list_zip(path) if path.suffix == ".zip" else list_tar(path)
+    return {name: found[name] for name in sorted(found) if not name.startswith("__MACOSX/")}
+
+
+def _below(folder: Path) -> dict[str, str]:
 
     def fail(error: OSError) -> None:
         raise UserError(f"cannot read the folder {error.filename}: {error.strerror}.")
 
     found = {}
     for at, folders, names in os.walk(folder, onerror=fail, followlinks=True):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        folders[:] = (name for name in folders if not name.startswith("."))
         start = "" if (below := os.path.relpath(at, folder)) == "." else f"{below.replace(os.sep, '/')}/"
-        found.update({f"{start}{name}": os.path.join(at, name) for name in sorted(names) if not name.startswith(".")})
+        found.update({f"{start}{name}": os.path.join(at, name) for name in names if not name.startswith(".")})
     return found
 
 
