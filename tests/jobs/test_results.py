@@ -164,6 +164,11 @@ def test_a_result_of_ours_stands_beside_the_published_one(
         ({"rows": "none"}, "has no list of rows"),
         ({"rows": [1]}, "each of its rows must be an object"),
         ({"data": 3}, "data must be an object"),
+        ({"value": 10**400}, "value: inf is not a finite number"),
+        ({"value": "0.97"}, "value: '0.97' is no number"),
+        ({"versions": "0.1.0"}, "versions must be an object"),
+        ({"settings": [1]}, "settings must be an object"),
+        ({"settings": {"lr": math.nan}}, "settings, versions: they hold a number that is not finite"),
     ],
 )
 def test_a_refused_result_writes_nothing(
@@ -172,6 +177,23 @@ def test_a_refused_result_writes_nothing(
     text = printed(capsys, "add", str(write_results(tmp_path / "out", **changes)), code=1)
     assert reason in text
     assert len(text.splitlines()) == 1
+    assert not board.exists()
+
+
+def test_what_would_break_the_pages_is_refused(tmp_path: Path, board: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write_results(tmp_path / "out") / "results.json"
+    facts, text = json.loads(path.read_text()), path.read_text()
+    for label in (["a"], 3, {"a": 1}):
+        facts["rows"][0]["label"] = label
+        path.write_text(json.dumps(facts))
+        assert f"label: {label!r} is no text" in printed(capsys, "add", str(path), code=1)
+    path.write_text(text.replace("0.9802", "1" + "0" * 5000))
+    assert "cannot be read as JSON" in printed(capsys, "add", str(path), code=1)
+    report = tmp_path / "run" / "report.json"
+    report.parent.mkdir()
+    for signs in (["a"], "abc"):
+        report.write_text(json.dumps({"rows": [], "data": {"fingerprints": signs}}))
+        assert "fingerprints must be an object" in printed(capsys, "add", str(report.parent), code=1)
     assert not board.exists()
 
 
