@@ -254,6 +254,8 @@ def _write(path: Path, found: _Results, console: Console) -> None:
     """Keep results; a place that cannot be written costs time only."""
     tensors = {"features": found.features, "logits": found.logits}
     tensors = {name: tensor.contiguous() for name, tensor in tensors.items() if tensor.numel()}
+    if not tensors:  # no image can be used: it is an error, and soon told
+        return
     notes = {"sha256": _checksum(tensors), "bad": json.dumps(found.bad)}
     notes["bad_sha256"] = _sha256(notes["bad"])
     own = path.with_name(f"{path.name}.{os.getpid()}")  # another process may write the same
