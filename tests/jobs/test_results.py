@@ -197,6 +197,44 @@ def test_what_would_break_the_pages_is_refused(tmp_path: Path, board: Path, caps
     assert not board.exists()
 
 
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"value": 450}, "top-1 accuracy of 450 %, interval 97.73 to 98.28, is not possible; expected 0 to 100 %"),
+        ({"value": math.nan}, "value must be a finite number"),
+        ({"value": "98"}, "value must be of type float, got '98'"),
+        ({"value": 97.0}, "the value within its interval"),
+        ({"high": None}, "is not possible"),
+        ({"low": "97"}, "is not possible"),
+        ({"kind": "published"}, "kind is not what vit results add writes"),
+        ({"dataset": "cifar11"}, "dataset: the board does not know 'cifar11'"),
+        ({"dataset": "cifar-10"}, "dataset 'cifar-10' is 'cifar10' on the board"),
+        ({"task": "blub"}, "task: the board does not know 'blub'"),
+        ({"date": "yesterday"}, "date is not what"),
+        ({"n": 0}, "n is not what"),
+        ({"code": ""}, "code is not what"),
+        ({"extra": []}, "extra is not what"),
+        ({"extra": {"label": 3}}, "extra.label is not what"),
+        ({"extra": {"settings": "none"}}, "extra.settings is not what"),
+    ],
+)
+def test_a_file_that_was_edited_is_not_shown(
+    changes: dict[str, Any], reason: str, tmp_path: Path, board: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    printed(capsys, "add", str(write_results(tmp_path / "out")))
+    [path] = board.iterdir()
+    stored = json.loads(path.read_text())
+    path.write_text(json.dumps({**stored, "entries": [{**stored["entries"][0], **changes}]}))
+    for arguments in ((), ("--json",), ("site", str(tmp_path / "site"))):
+        text = printed(capsys, *arguments, code=1)
+        assert reason in text
+        assert str(path) in text
+        assert len(text.splitlines()) == 1
+    assert not (tmp_path / "site").exists()
+    path.write_text(json.dumps({**stored, "entries": 3}))
+    assert "entries must be a list of objects" in printed(capsys, code=1)
+
+
 def test_the_same_result_is_not_added_twice(tmp_path: Path, board: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = write_results(tmp_path / "out")
     printed(capsys, "add", str(out / "results.json"))
