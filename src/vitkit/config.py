@@ -111,7 +111,9 @@ def read_json(path: Path) -> Any:
         raise UserError(f"{path} does not exist.") from None
     except RecursionError:
         raise UserError(f"{path} cannot be read as JSON: its values are nested too deeply.") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except UserError:
+        raise
+    except (OSError, ValueError) as error:  # a whole number of thousands of digits is a plain ValueError
         raise UserError(f"{path} cannot be read as JSON: {error}. It may be truncated; make it again.") from None
 
 

@@ -8,7 +8,7 @@ import torch
 
 from vitkit.data.containers import ImageSource
 from vitkit.data.pixels import ImageError, Preprocess
-from vitkit.datasets.arrays import ArrayImage
+from vitkit.datasets.files.arrays import ArrayImage
 from vitkit.engines.eager import MANY, EagerEngine, stream
 from vitkit.models.vit import VisionTransformer, ViTConfig
 

@@ -160,6 +160,32 @@ def test_images_that_cannot_be_used_are_listed_and_change_nothing(
         compute_features(bundle(), [mixed[4], mixed[-1]], Heard(), "test")
 
 
+def test_an_image_that_comes_back_meanwhile_is_not_kept(samples: list[Sample], monkeypatch: pytest.MonkeyPatch) -> None:
+    def away(sample: Sample) -> str:
+        raise OSError("the network is away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "digest", away)  # and can be read when the model asks for it
+        assert len(compute_features(bundle(), samples, Heard(), "test").features) == 12
+    assert not list(cache_folder().rglob("*.safetensors*"))
+
+
+def test_processes_that_keep_the_same_do_not_meet(samples: list[Sample]) -> None:
+    """One is in the middle of writing."""
+    first = compute_features(bundle(), samples, Heard(), "test")
+    path = kept_file()
+    path.unlink()
+    with path.with_name(path.name + ".partial").open("wb") as other:
+        other.write(b"half")
+        console = Heard()
+        compute_features(bundle(), samples, console, "test")
+        other.write(b"of it")
+    assert not console.err.getvalue()  # type: ignore[attr-defined]
+    again = compute_features(bundle(), samples, Heard(), "test")
+    assert again.known
+    assert torch.equal(first.features, again.features)
+
+
 def test_a_model_without_a_head_gives_features(samples: list[Sample]) -> None:
     for known in (False, True):
         table = compute_features(bundle(classes=0), samples, Heard(), "test")

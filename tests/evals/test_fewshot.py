@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from vitkit.config import UserError
 from vitkit.evals.fewshot import BIAS, PENALTY, Support, draw_support, fewshot_scores, measure_fewshot, usable_shots
 
 
@@ -52,6 +53,12 @@ def test_shots_above_the_smallest_class_are_left_out() -> None:
     labels = np.array([0] * 10 + [1] * 5 + [3] * 7)
     assert usable_shots(labels, np.array([0, 1, 3]), (1, 5, 10)) == ([1, 5], 5, 1)
     assert usable_shots(labels, np.array([0, 1, 2, 3]), (1, 5)) == ([], 0, 2)  # a class of test images only
+
+
+def test_features_that_overflow_are_not_scored() -> None:
+    x, labels = by_rule(12, 5, 0) * 3.3e38, np.arange(12) % 3
+    with pytest.raises(UserError, match="too large"):
+        measure_fewshot(x, labels, x, labels, 3, [Support(4, 0, np.arange(12))])
 
 
 def test_every_number_of_shots_is_measured_with_every_seed() -> None:

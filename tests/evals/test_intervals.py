@@ -67,6 +67,23 @@ def test_one_image(right: bool) -> None:
     assert all(np.isfinite(pair).all() for pair in found.values())
 
 
+def test_a_rate_lies_in_its_interval_to_the_last_digit() -> None:
+    for n in range(1, 200):
+        for hits in range(n + 1):
+            low, high = wilson(hits, n)
+            assert 0 <= low <= hits / n <= high <= 1
+        assert (wilson(0, n)[0], wilson(n, n)[1]) == (0, 1)
+
+
+@pytest.mark.parametrize("right", [True, False])
+def test_all_right_or_all_wrong_is_not_certain(right: bool) -> None:
+    labels = np.arange(12) % 3
+    p = np.full((12, 3), 0.2)
+    p[np.arange(12), labels if right else (labels + 1) % 3] = 0.6
+    found = intervals_of(p, labels, score(p, labels))
+    assert found["macro_f1"] == found["balanced_accuracy"] == pytest.approx(wilson(12 * right, 12))
+
+
 def test_all_wrong_stays_within_what_is_possible() -> None:
     labels = np.arange(40) % 4
     p = np.full((40, 4), 0.3)
@@ -86,5 +103,6 @@ def test_a_mean_over_draws_is_wider_than_over_images_alone() -> None:
     differ = np.stack([rng.random(300) < rate for rate in (0.5, 0.7, 0.9)])
     mean, wide = mean_interval(differ)
     assert wide[1] - wide[0] > 1.5 * (high - low)
-    assert mean_interval(np.ones((3, 5), bool)) == (1, (1, 1))
+    assert mean_interval(np.ones((3, 5), bool)) == (1, wilson(5, 5))  # five images cannot show that all are right
+    assert mean_interval(np.zeros((3, 5), bool)) == (0, wilson(0, 5))
     assert mean_interval(differ) == mean_interval(differ)

@@ -51,7 +51,7 @@ def test_of_equally_near_images_the_earlier_is_nearer_and_the_lower_class_wins_a
 
 def test_copies_of_an_image_are_equally_near_whatever_is_beside_them() -> None:
     x = drawn(301, 37, 3)
-    x[[5, 100, 300]] = x[200]
+    x[[5, 100, 300]] = x[200].clone()
     places, _ = nearest(x, x[200:201].repeat(ROWS + 1, 1), 3)
     assert places.tolist() == [[5, 100, 200]] * (ROWS + 1)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import pytest
 
 from vitkit.config import UserError
@@ -112,5 +113,10 @@ def test_rows() -> None:
     assert rows[-1].value == pytest.approx(0.87)
     assert (rows[-1].n, rows[-1].label) == (4_000, "unweighted mean of 4 tasks; other images")
     assert {row.task for row in rows} == {"vtab"}
+    error = np.sqrt(sum(o.accuracy * (1 - o.accuracy) / o.n for name, o in outcomes.items() if name != "svhn")) / 4
+    assert (rows[-1].low, rows[-1].high) == pytest.approx((0.87 - 1.96 * error, 0.87 + 1.96 * error), abs=1e-3)
+    for value in (0.0, 1.0):
+        *_, mean = vtab_rows({task.name: Outcome(FIXED[0], value, 10) for task in TASKS}, GROUPS, "m")
+        assert 0 <= (mean.low or 0) <= value <= (mean.high or 0) <= 1
     whole = vtab_rows({task.name: Outcome(FIXED[0], 0.5, 10) for task in TASKS}, GROUPS, "m")
     assert (whole[-1].dataset, whole[-1].value, len(whole)) == ("vtab", 0.5, 19 + 3 + 1)

@@ -16,6 +16,7 @@ from scipy.stats import binomtest
 
 import vitkit
 from shifted import WNIDS
+from small_models import made
 from test_report import CHROMIUM, browse
 from vitkit.bundle import MULTI, Bundle
 from vitkit.cli.main import main
@@ -116,6 +117,19 @@ def test_the_lines_for_a_person_and_the_numbered_folder(
         verdict = next(line for line in lines if line.startswith("verdict   "))
         assert re.search(r"\d+ against \d+ of the \d+ disagreements.*p (=|<) ", verdict)
         assert f"report    {Path('runs', folder, 'compare.html')}" in lines[-1]
+
+
+def test_the_other_way_round_gives_mirrored_figures(two: tuple[str, str], flat: Path, tmp_path: Path) -> None:
+    one, other = (
+        vitkit.compare(*pair, flat, out=tmp_path / name).facts for pair, name in ((two, "ab"), (two[::-1], "ba"))
+    )
+    for key in ("p", "subtitle", "skipped"):
+        assert one[key] == other[key]
+    for key in ("difference", "nll_difference"):
+        mirrored = (-other[key]["value"], -other[key]["high"], -other[key]["low"])
+        assert tuple(one[key].values()) == pytest.approx(mirrored, abs=1e-12)
+    swapped = {**other["counts"], "only_a": other["counts"]["only_b"], "only_b": other["counts"]["only_a"]}
+    assert one["counts"] == swapped
 
 
 def test_a_model_against_itself(two: tuple[str, str], flat: Path, tmp_path: Path) -> None:
@@ -226,6 +240,9 @@ def test_models_and_data_that_cannot_be_compared(two: tuple[str, str], flat: Pat
     (tmp_path / "1" / "notes.txt").write_text("mine")
     with pytest.raises(UserError, match=r"already exists\. Choose another --out"):
         vitkit.compare(*two, flat, out=tmp_path / "1")
+    headless = made(tmp_path / "headless", None, 0)
+    with pytest.raises(UserError, match=r"model B \(.*headless\): this model has no head"):
+        vitkit.compare(two[0], headless, flat, out=tmp_path / "out")
     with pytest.raises(UserError, match="no such data"):
         vitkit.compare(*two, tmp_path / "nowhere", out=tmp_path / "2")
 

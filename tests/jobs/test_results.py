@@ -164,6 +164,11 @@ def test_a_result_of_ours_stands_beside_the_published_one(
         ({"rows": "none"}, "has no list of rows"),
         ({"rows": [1]}, "each of its rows must be an object"),
         ({"data": 3}, "data must be an object"),
+        ({"value": 10**400}, "value: inf is not a finite number"),
+        ({"value": "0.97"}, "value: '0.97' is no number"),
+        ({"versions": "0.1.0"}, "versions must be an object"),
+        ({"settings": [1]}, "settings must be an object"),
+        ({"settings": {"lr": math.nan}}, "settings, versions: they hold a number that is not finite"),
     ],
 )
 def test_a_refused_result_writes_nothing(
@@ -173,6 +178,61 @@ def test_a_refused_result_writes_nothing(
     assert reason in text
     assert len(text.splitlines()) == 1
     assert not board.exists()
+
+
+def test_what_would_break_the_pages_is_refused(tmp_path: Path, board: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write_results(tmp_path / "out") / "results.json"
+    facts, text = json.loads(path.read_text()), path.read_text()
+    for label in (["a"], 3, {"a": 1}):
+        facts["rows"][0]["label"] = label
+        path.write_text(json.dumps(facts))
+        assert f"label: {label!r} is no text" in printed(capsys, "add", str(path), code=1)
+    path.write_text(text.replace("0.9802", "1" + "0" * 5000))
+    assert "cannot be read as JSON" in printed(capsys, "add", str(path), code=1)
+    report = tmp_path / "run" / "report.json"
+    report.parent.mkdir()
+    for signs in (["a"], "abc"):
+        report.write_text(json.dumps({"rows": [], "data": {"fingerprints": signs}}))
+        assert "fingerprints must be an object" in printed(capsys, "add", str(report.parent), code=1)
+    assert not board.exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"value": 450}, "top-1 accuracy of 450 %, interval 97.73 to 98.28, is not possible; expected 0 to 100 %"),
+        ({"value": math.nan}, "value must be a finite number"),
+        ({"value": "98"}, "value must be of type float, got '98'"),
+        ({"value": 97.0}, "the value within its interval"),
+        ({"high": None}, "is not possible"),
+        ({"low": "97"}, "is not possible"),
+        ({"kind": "published"}, "kind is not what vit results add writes"),
+        ({"dataset": "cifar11"}, "dataset: the board does not know 'cifar11'"),
+        ({"dataset": "cifar-10"}, "dataset 'cifar-10' is 'cifar10' on the board"),
+        ({"task": "blub"}, "task: the board does not know 'blub'"),
+        ({"date": "yesterday"}, "date is not what"),
+        ({"n": 0}, "n is not what"),
+        ({"code": ""}, "code is not what"),
+        ({"extra": []}, "extra is not what"),
+        ({"extra": {"label": 3}}, "extra.label is not what"),
+        ({"extra": {"settings": "none"}}, "extra.settings is not what"),
+    ],
+)
+def test_a_file_that_was_edited_is_not_shown(
+    changes: dict[str, Any], reason: str, tmp_path: Path, board: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    printed(capsys, "add", str(write_results(tmp_path / "out")))
+    [path] = board.iterdir()
+    stored = json.loads(path.read_text())
+    path.write_text(json.dumps({**stored, "entries": [{**stored["entries"][0], **changes}]}))
+    for arguments in ((), ("--json",), ("site", str(tmp_path / "site"))):
+        text = printed(capsys, *arguments, code=1)
+        assert reason in text
+        assert str(path) in text
+        assert len(text.splitlines()) == 1
+    assert not (tmp_path / "site").exists()
+    path.write_text(json.dumps({**stored, "entries": 3}))
+    assert "entries must be a list of objects" in printed(capsys, code=1)
 
 
 def test_the_same_result_is_not_added_twice(tmp_path: Path, board: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -125,6 +125,25 @@ def test_the_whole_protocol_and_how_it_goes_on(
         spoken(request_for())
 
 
+@pytest.mark.parametrize(("pixel", "label", "words"), [(1, 0, "contents have changed since"), (0, 1, "another images")])
+def test_a_result_of_other_test_images_is_not_taken(
+    pixel: int, label: int, words: str, request_for: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(protocol, "transfer_top1", lambda *a, **k: 0.5)
+    first = spoken(request_for(data="vtab:svhn"))[0]
+    assert spoken(request_for(data="vtab:svhn"))[0] == first
+    last = coloured(12)
+    last[7] = last[7]._replace(label=last[7].label ^ label)
+    pixels = np.full((12, 20, 3), 30, np.uint8)
+    pixels[..., 2] = 207
+    pixels[0, 0, 0] += pixel
+    last[7] = last[7]._replace(source=ArrayImage(pixels))
+    source = Source("svhn", ("red", "blue"), {"train": coloured(40), "test": last})
+    monkeypatch.setattr(vtab, "find_dataset", lambda name: Published(name, name, 2, {}, "", "", "", lambda _: source))
+    with pytest.raises(UserError, match=words):
+        spoken(request_for(data="vtab:svhn"))
+
+
 def test_a_sweep_chooses_on_val(request_for: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     called: list[tuple[int, int, float, int, int]] = []
 

@@ -8,7 +8,9 @@ of a page that is edited on and on, and says nothing of when a value on it was f
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import json
+import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,8 +19,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from vitkit.board.catalogue import find_dataset, find_metric, plain
-from vitkit.config import UserError, from_dict, read_json
+from vitkit.board.catalogue import find_dataset, find_metric, find_task, plain
+from vitkit.config import UserError, from_dict, override, read_json
 
 __all__ = [
     "COMMUNITY",
@@ -108,7 +110,7 @@ def ours(folder: Path | None = None) -> list[Entry]:
     """Our own results, in the order in which they were added.
 
     Raises:
-        UserError: a file that is none of the board's.
+        UserError: a file that is none of the board's, or holds a result that `vit results add` would refuse.
     """
     folder = folder or board_folder()
     found = []
@@ -118,8 +120,57 @@ def ours(folder: Path | None = None) -> list[Entry]:
             raise UserError(f"{path} is no result of the board (no kind {FORMAT!r}); move it out of {folder}.")
         if stored.get("version") != VERSION:
             raise UserError(f"{path} is of version {stored.get('version')}; this vitkit reads version {VERSION}.")
-        found += [from_dict(Entry, values, str(path)) for values in stored["entries"]]
+        entries = stored.get("entries")
+        if not isinstance(entries, list) or not all(isinstance(values, dict) for values in entries):
+            raise UserError(f"{path}: entries must be a list of objects; make it again with vit results add RUN.")
+        found += [_checked(from_dict(Entry, values, str(path)), str(path)) for values in entries]
     return found
+
+
+def _checked(entry: Entry, where: str) -> Entry:
+    """An entry of ours that a page can show: files can be edited, and come without `vit results add`."""
+    override(
+        entry, {field.name: getattr(entry, field.name) for field in dataclasses.fields(entry)}, where
+    )  # kinds of values
+    for name, find in (("task", find_task), ("dataset", find_dataset), ("metric", find_metric)):
+        try:
+            known = find(getattr(entry, name)).name
+        except UserError as error:
+            raise UserError(f"{where}: {error}") from None
+        if known != getattr(entry, name):
+            raise UserError(f"{where}: {name} {getattr(entry, name)!r} is {known!r} on the board.")
+    metric, low, high = find_metric(entry.metric), entry.low, entry.high
+    ends = [entry.value] if low is None and high is None else [low, entry.value, high]
+    numbers = [end for end in ends if isinstance(end, int | float) and math.isfinite(end)]
+    most = math.inf if metric.high is None else metric.high
+    if len(numbers) < len(ends) or [metric.low, *numbers, most] != sorted([metric.low, *numbers, most]):
+        raise UserError(
+            f"{where}: {metric.title} of {entry.value:g} {entry.unit}, interval {low} to {high}, is not possible; expected "
+            f"{metric.low:g} to {most:g} {metric.unit}, the value within its interval."
+        )
+    extra = entry.extra if isinstance(entry.extra, Mapping) else {}
+    for name, right in (
+        ("kind", entry.kind == OURS),
+        ("unit", entry.unit == metric.unit),
+        ("date", _is_date(entry.date)),
+        ("n", entry.n > 0),
+        *((name, bool(getattr(entry, name))) for name in ("command", "code", "data")),
+        ("extra", extra is entry.extra),
+        *((f"extra.{key}", isinstance(extra.get(key, ""), str)) for key in ("label", "protocol")),
+        *((f"extra.{key}", isinstance(extra.get(key, {}), Mapping)) for key in ("settings", "versions")),
+    ):  # fmt: skip
+        if not right:
+            raise UserError(
+                f"{where}: {name} is not what vit results add writes; make it again with vit results add RUN."
+            )
+    return entry
+
+
+def _is_date(text: str) -> bool:
+    try:
+        return datetime.date.fromisoformat(text).isoformat() == text
+    except ValueError:
+        return False
 
 
 def beside(entry: Entry, entries: Sequence[Entry]) -> Entry | None:

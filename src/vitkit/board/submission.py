@@ -69,13 +69,13 @@ def _results(path: Path, facts: Mapping[str, Any]) -> Submission:
         rows=facts["rows"],
         command=_text(facts, "command"),
         code=_text(facts, "code"),
-        versions=facts.get("versions") or {},
+        versions=_object(facts, "versions", path),
         data={"": _text(data, "fingerprint"), **_sets(data, path)},
         data_name=_text(data, "name"),
         model=_without_folders(_text(model, "name")),
         model_fingerprint=_text(model, "fingerprint"),
         protocol=_text(facts, "protocol"),
-        settings=facts.get("settings"),
+        settings=_object(facts, "settings", path),
     )
 
 
@@ -89,6 +89,7 @@ def _sets(data: Mapping[str, Any], path: Path) -> dict[str, str]:
 
 def _report(path: Path, facts: Mapping[str, Any]) -> Submission:
     data = _object(facts, "data", path)
+    signs = _object(data, "fingerprints", path)
     weights = path.parent / "model" / "model.safetensors"
     recipe = facts.get("recipe")
     return Submission(
@@ -96,8 +97,8 @@ def _report(path: Path, facts: Mapping[str, Any]) -> Submission:
         rows=facts["rows"],
         command=_text(facts, "command"),
         code=_text(facts, "code"),
-        versions=facts.get("versions") or {},
-        data={split: str(sign) for split, sign in (data.get("fingerprints") or {}).items()},
+        versions=_object(facts, "versions", path),
+        data={split: _text(signs, split) for split in signs},
         data_name=_text(data, "name"),
         model=_text(_object(facts, "model", path), "source"),
         model_fingerprint=_digest(weights) if weights.is_file() else "",

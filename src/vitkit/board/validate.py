@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -130,6 +131,10 @@ def _common(submission: Submission, named: Named, date: str) -> Entry:
         if not value:
             raise _FaultError(f"{field}: missing; expected {what}")
     facts = {"protocol": submission.protocol, "settings": submission.settings, "versions": submission.versions}
+    try:
+        json.dumps(facts, allow_nan=False)
+    except ValueError:
+        raise _FaultError("settings, versions: they hold a number that is not finite") from None
     return Entry(
         kind=OURS,
         task="",
@@ -149,6 +154,8 @@ def _common(submission: Submission, named: Named, date: str) -> Entry:
 
 def _entry(row: Mapping[str, Any], submission: Submission, named: Named, common: Entry, part: bool) -> Entry | str:
     """The entry of a row, or why it does not belong on the board though nothing is wrong with it."""
+    if not isinstance(row.get("label") or "", str):
+        raise _FaultError(f"label: {row['label']!r} is no text")
     if OPTIMISTIC in str(row.get("label", "")):
         return f"label: {row['label']}, so it is no figure of new images"
     dataset, split = _dataset(row, named)
@@ -255,6 +262,10 @@ def _value(row: Mapping[str, Any], key: str, metric: Metric, unit: str) -> float
     value = row.get(key)
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise _FaultError(f"{key}: {value!r} is no number")
+    try:
+        value = float(value)
+    except OverflowError:  # a whole number of hundreds of digits
+        value = math.inf
     if not math.isfinite(value):
         raise _FaultError(f"{key}: {value} is not a finite number")
     shown = percent(value, unit)

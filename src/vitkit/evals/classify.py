@@ -68,7 +68,8 @@ def wilson(hits: float, n: float, z: float = 1.959963984540054) -> tuple[float, 
     centre = p + z * z / (2 * n)
     spread = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
     scale = 1 + z * z / n
-    return max(0.0, (centre - spread) / scale), min(1.0, (centre + spread) / scale)
+    low, high = (centre - spread) / scale, (centre + spread) / scale
+    return max(0.0, min(low, p)), min(1.0, max(high, p))  # at 0 and 1 rounding would leave the rate outside
 
 
 def score(probabilities: Array, labels: Array) -> Scores:

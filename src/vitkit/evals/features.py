@@ -6,9 +6,11 @@ that computes, with the versions of what decides the last digits. A kept file th
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
+import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -117,7 +119,10 @@ def compute_features(
         together = _in_step(console.track(results, len(part), label), BEAT, most, world, label)
         own = _compute(bundle, together, mine.start)
         found = _together(own, world, label)
-        if world.main:
+        unread = {place for place, row in enumerate(digests) if row.tobytes() == UNREAD}
+        if (
+            world.main and unread <= found.bad.keys()
+        ):  # else a file came back meanwhile: the key does not say its content
             _write(path, found, console)
         took = duration(time.perf_counter() - began)
         console.say(f"{label}: features of {len(samples):,} images computed in {took}, kept for every protocol")
@@ -249,11 +254,17 @@ def _write(path: Path, found: _Results, console: Console) -> None:
     """Keep results; a place that cannot be written costs time only."""
     tensors = {"features": found.features, "logits": found.logits}
     tensors = {name: tensor.contiguous() for name, tensor in tensors.items() if tensor.numel()}
+    if not tensors:  # no image can be used: it is an error, and soon told
+        return
     notes = {"sha256": _checksum(tensors), "bad": json.dumps(found.bad)}
     notes["bad_sha256"] = _sha256(notes["bad"])
+    own = path.with_name(f"{path.name}.{os.getpid()}")  # another process may write the same
     try:
-        write_file(path, save(tensors, notes))
-    except UserError as error:
+        write_file(own, save(tensors, notes))
+        own.replace(path)
+    except (OSError, UserError) as error:
+        with contextlib.suppress(OSError):
+            own.unlink(missing_ok=True)
         console.warn(f"features are not kept: {error}")
 
 

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from vitkit.config import UserError
 from vitkit.engines.threads import each_alone
 
 __all__ = [
@@ -74,9 +75,16 @@ def fewshot_scores(x: Tensor, y: Tensor, classes: int, x_test: Tensor) -> Tensor
     """Scores (m, O) of test features (m, D), of the regression on features (n, D) and labels (n,). float32.
 
     Features are standardised by the training images' mean and standard deviation; targets are +1 of the own class, else -1.
+
+    Raises:
+        UserError: features so large that standardised ones are not finite.
     """
     mean, std = x.mean(0), x.std(0, unbiased=False) + 1e-5
     own, new = (F.pad((each - mean) / std, (0, 1), value=BIAS) for each in (x, x_test))
+    if not (own.isfinite().all() and new.isfinite().all()):
+        raise UserError(
+            "the model's features are too large for float32; its weights are damaged or its training diverged."
+        )
     targets = 2.0 * F.one_hot(y, classes).to(x.dtype) - 1.0
     # (x'x + penalty)^-1 x'y, or where there are fewer images than features the equal x'(xx' + penalty)^-1 y
     primal = own.shape[0] >= own.shape[1]
@@ -93,6 +101,9 @@ def measure_fewshot(
     Args:
         x, labels: (n, D) and (n,) of the training images that ``supports`` name.
         x_test, test_labels: (m, D) and (m,).
+
+    Raises:
+        UserError: as `fewshot_scores`.
     """
 
     def fit(support: Support) -> Draw:

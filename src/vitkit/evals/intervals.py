@@ -25,7 +25,8 @@ def intervals_of(probabilities: Array, labels: Array, scores: Scores) -> dict[st
     top1 and top5: Wilson; balanced_accuracy too, of as many equal images as vary like its weighted ones. macro_auroc:
     `area_interval`. The others: percentiles of a bootstrap over images, moved so that the draws' mean lies on the value, since a
     draw that holds images twice is biased (most of all in ece); a draw leaves out the classes of which it holds no image, as
-    macro_f1 does, whose interval is therefore too narrow where classes have one or two images.
+    macro_f1 does, whose interval is therefore too narrow where classes have one or two images; where it is 0 or 1, all images being
+    wrong or right, it has that of balanced_accuracy.
     """
     n, values = scores.n, scores.values
     found = {name: wilson(round(values[name] * n), n) for name in ("top1", "top5")}
@@ -34,6 +35,8 @@ def intervals_of(probabilities: Array, labels: Array, scores: Scores) -> dict[st
     alike = len(counts) ** 2 / float((1 / counts).sum())
     found["balanced_accuracy"] = wilson(values["balanced_accuracy"] * alike, alike)
     found |= _bootstrap(probabilities, labels, values)
+    if values["macro_f1"] in (0.0, 1.0):  # all wrong or all right, and so is every draw of them
+        found["macro_f1"] = found["balanced_accuracy"]
     if "macro_auroc" in values:
         found["macro_auroc"] = area_interval(probabilities, labels)
     return found
@@ -73,9 +76,13 @@ def _share_below(ordered: Array, values: Array) -> Array:
 def mean_interval(hits: Array) -> tuple[float, Interval]:
     """Mean accuracy over draws of training images, and its interval: ``hits`` (S, n) bool, a row for each draw.
 
-    A bootstrap over both: images are drawn with replacement, and so are the S draws. Deterministic.
+    A bootstrap over both: images are drawn with replacement, and so are the S draws. Deterministic. Where all are right, or all
+    wrong, every resample is too and says nothing: the Wilson interval of the n images.
     """
     S, n = hits.shape
+    if hits.all() or not hits.any():
+        mean = float(hits[0, 0])
+        return mean, wilson(mean * n, n)
     rng = np.random.default_rng([S, n, RESAMPLES])
     results = []
     for _ in range(RESAMPLES):

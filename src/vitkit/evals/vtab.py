@@ -6,6 +6,7 @@ the overall one only of all 19. Source: arXiv 1910.04867, section 3; arXiv 2010.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -107,6 +108,9 @@ def vtab_rows(
 ) -> list[Row]:
     """A row of each task in the order of ``groups``, then the means that `group_means` allows.
 
+    A mean's interval joins those of its tasks as if their test images had nothing in common.
+    Source: G. Y. Zou, A. Donner, Statistics in Medicine 27 (2008) 1693-1702.
+
     Args:
         outcomes: by task.
         groups: the group of every task there is.
@@ -114,10 +118,12 @@ def vtab_rows(
         labels: for a task, why its figure is not the protocol's; a mean takes those of its tasks.
     """
     labels, found = labels or {}, []
+    own: dict[str, tuple[float, float, float]] = {}
     for name in groups:
         if name in outcomes:
             accuracy, n = outcomes[name].accuracy, outcomes[name].n
             low, high = wilson(round(accuracy * n), n)
+            own[name] = accuracy, low, high
             label = labels.get(name, "")
             found.append(Row("vtab", f"vtab/{name}", "top1", accuracy, low, high, n, model, label=label))
     for group, mean in group_means({name: o.accuracy for name, o in outcomes.items()}, groups).items():
@@ -125,7 +131,14 @@ def vtab_rows(
         words = dict.fromkeys(labels[name] for name in members if labels.get(name))
         label = "; ".join((f"unweighted mean of {len(members)} tasks", *words))
         dataset = f"vtab/{group}" if group else "vtab"
+        n = sum(outcomes[name].n for name in members)
         found.append(
-            Row("vtab", dataset, "top1", mean, n=sum(outcomes[name].n for name in members), model=model, label=label)
+            Row("vtab", dataset, "top1", mean, *_joined(mean, [own[name] for name in members]), n, model, label=label)
         )
     return found
+
+
+def _joined(mean: float, tasks: Sequence[tuple[float, float, float]]) -> tuple[float, float]:
+    """The interval of the mean of independent (value, low, high)."""
+    below, above = (math.hypot(*(abs(task[0] - task[end]) for task in tasks)) / len(tasks) for end in (1, 2))
+    return mean - below, mean + above

@@ -144,7 +144,10 @@ def compare(
 def _side(label: str, name: str, bundle: Bundle, source: Source, console: Console) -> _Side:
     for note in bundle.notes:
         console.say(f"{label}: {note}")
-    bundle.require_classes()
+    try:
+        bundle.require_classes()
+    except UserError as error:
+        raise UserError(f"model {label} ({name}): {error}") from None
     if bundle.task == MULTI or source.multilabel:
         what = f"model {label} ({name})" if bundle.task == MULTI else source.name
         raise UserError(

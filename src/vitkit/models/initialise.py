@@ -85,6 +85,5 @@ def initialise(model: VisionTransformer, seed: int, scheme: str = "official") ->
         lecun(model.pre_logits.weight)
         zero(model.pre_logits.bias)
     if scheme == "small":
-        for weight in model.blocks.parameters():
-            if weight.ndim == 2:
-                nn.init.normal_(weight, std=SMALL_STD, generator=rng)
+        for weight in [weight for block in model.blocks for weight in block.parameters() if weight.ndim == 2]:
+            nn.init.normal_(weight, std=SMALL_STD, generator=rng)

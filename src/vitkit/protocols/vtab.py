@@ -13,8 +13,9 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -75,9 +76,15 @@ def run(request: Request, console: Console) -> list[Row]:
     ) in found:  # all of them before the first is trained on: what is wrong with the last is told at once
         opened = open_task(task, folder, partial_set=request.partial)
         labels[task.name] = _label(request, opened)
-        signed = {**about, "task": task.name, "images": _sign([*opened.train, *opened.val]), "n": len(opened.test)}
+        images = _sign(chain(opened.train, opened.val, opened.test))
+        signed = {**about, "task": task.name, "images": images, "n": len(opened.test)}
         if (stored := _stored(_result(request, task), signed)) is not None:
             done[task.name], signs[task.name] = stored
+            if signs[task.name] != _fingerprint(opened, request.workers):
+                raise UserError(
+                    f"{_result(request, task)} is a result of images whose contents have changed since. Choose another --out, or "
+                    "move the file away."
+                )
             console.say(f"{task.name}: {percent(done[task.name].accuracy)} top-1, from {_result(request, task)}")
         else:
             todo.append((task, folder, signed))
@@ -231,7 +238,7 @@ def _fingerprint(opened: OpenTask, workers: int) -> str:
     return data_fingerprint(signs)
 
 
-def _sign(samples: Sequence[Sample]) -> str:
+def _sign(samples: Iterable[Sample]) -> str:
     lines = "\n".join(f"{sample.name}\t{sample.label}" for sample in samples)
     return hashlib.sha256(lines.encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
