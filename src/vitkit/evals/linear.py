@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -23,6 +24,18 @@ __all__ = ["Probe", "fit_probe"]
 PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # of the mean squared norm of standardised weights
 FOLDS = 5
 MAX_SWEEP = 10_000  # examples that the sweep looks at; the final fit uses all
+
+
+class _Until(NamedTuple):
+    """When a fit ends: torch.optim.LBFGS's own three limits."""
+
+    iterations: int
+    gradient: float
+    change: float
+
+
+NEAR = _Until(200, 1e-5, 1e-9)  # enough to choose a penalty
+EXACT = _Until(5000, 1e-9, 0.0)  # of the head that is kept: predictions are those of the optimum
 
 
 @dataclass(frozen=True)
@@ -109,11 +122,16 @@ def _quality(logits: Tensor, labels: Tensor) -> tuple[float, float]:
     return float(np.nanmean(average_precision(logits.numpy(), labels.numpy() > 0.5))), -float(loss)
 
 
-def _fit(x: Tensor, labels: Tensor, num_classes: int, penalty: float) -> tuple[Tensor, Tensor]:
+def _fit(x: Tensor, labels: Tensor, num_classes: int, penalty: float, until: _Until = NEAR) -> tuple[Tensor, Tensor]:
     weight = torch.zeros(num_classes, x.shape[1], dtype=torch.float64, requires_grad=True)
     bias = torch.zeros(num_classes, dtype=torch.float64, requires_grad=True)
     optimiser = torch.optim.LBFGS(
-        [weight, bias], max_iter=200, tolerance_grad=1e-5, history_size=10, line_search_fn="strong_wolfe"
+        [weight, bias],
+        max_iter=until.iterations,
+        tolerance_grad=until.gradient,
+        tolerance_change=until.change,
+        history_size=10,
+        line_search_fn="strong_wolfe",
     )
 
     def objective() -> Tensor:
