@@ -31,7 +31,7 @@ from vitkit.datasets.vizwiz import FLAWS
 from vitkit.evals.features import data_fingerprint
 from vitkit.evals.robustness import UNLABELLED, Tally, corruption_errors, ranks, tally
 from vitkit.evals.scoring import seen_label
-from vitkit.protocols.opening import chosen_view, open_model, table_of
+from vitkit.protocols.opening import chosen_view, open_model, parts_of, table_of
 from vitkit.protocols.request import Request
 from vitkit.report import Row
 
@@ -148,7 +148,7 @@ def _open_one(name: str, place: Path, request: Request) -> _Opened:
     mapped = shared_classes(place) if own else {}
     number = {wnid: index for index, wnid in enumerate(class_wnids())}
     accepted = [mapped[each] if own else (number[each],) for each in source.classes]
-    parts = [note.partition(":")[0] for note in source.notes if note.startswith("a part of ")]
+    parts = parts_of(source)
     if name in ("objectnet", "vizwiz_classification"):
         parts.append(COPY)
     return _Opened(name, source, accepted, "; ".join(parts))
