@@ -20,7 +20,7 @@ from vitkit.board.entries import ours
 from vitkit.cli.main import main
 from vitkit.config import UserError
 from vitkit.console import Console
-from vitkit.jobs.results import add_result, describe_entry
+from vitkit.jobs.results import add_result, describe_entry, results
 
 
 @pytest.fixture(autouse=True)
@@ -131,7 +131,7 @@ def test_a_result_of_ours_stands_beside_the_published_one(
 ) -> None:
     text = printed(capsys, "add", str(write_results(tmp_path / "out")))
     assert "98.02  [97.73, 98.28]  ViT-B_16  10,000 images" in text
-    assert "-1.00 to 99.02 of ViT-B_16 (official README, " in text  # the best published one of that model
+    assert "-1.00 against 99.02 of ViT-B_16 (official README, " in text  # the best published one of that model
     [path] = board.iterdir()
     assert f"added     2 results of ViT-B_16: {path}" in text
     stored = json.loads(path.read_text())
@@ -250,3 +250,18 @@ def test_the_board_loads_nothing_heavy_and_is_quick(tmp_path: Path) -> None:
         [sys.executable, "-m", "vitkit", "results", "add", str(tmp_path)], capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stdout) == (1, "")
+
+
+@pytest.mark.parametrize("width", [80, 100])
+@pytest.mark.parametrize("words", [(), ("cifar10",), ("imagenet",), ("vizwiz",)])
+def test_tables_fit_a_terminal(words: tuple[str, ...], width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    screen = io.StringIO()
+    screen.isatty = lambda: True  # type: ignore[method-assign]
+    results(*words, console=Console(out=screen))
+    lines = screen.getvalue().splitlines()
+    assert max(map(len, lines)) <= width
+    assert len([line for line in lines if not line.startswith("        ")]) > 5
+    paper = io.StringIO()  # a file or a pipe holds any line
+    results(*words, console=Console(out=paper))
+    assert len(paper.getvalue().splitlines()) <= len(lines)
