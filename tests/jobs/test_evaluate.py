@@ -96,9 +96,8 @@ def test_robustness(thousand: Path, tmp_path: Path, capsys: pytest.CaptureFixtur
     assert "images: the model's own: " in said
     [row] = [line for line in said.splitlines() if line.startswith("  imagenet_v2/test ") and " top1 " in line]
     assert row.split("]")[1].split()[:2] == ["12", "images"]
-    assert row.endswith(
-        "the first answer is right; a part of ImageNet-V2 (matched frequency) only, not comparable with published figures"
-    )
+    assert row.endswith("  the first answer is right (1)")
+    assert "\n  (1) a part of ImageNet-V2 (matched frequency) only, not comparable with published figures\n" in said
     account = json.loads((out / "results.json").read_text())["data"]
     assert (account["name"], account["images"]) == ("robustness", 12 + 15)
     assert [(each["name"], each["split"], each["images"]) for each in account["sets"]] == [
@@ -216,6 +215,7 @@ def test_wrong_use_is_one_message(
         ("", "cifar11=PHOTOS", 1, "no published data set 'cifar11'. Did you mean 'cifar1"),
         ("", "cifar10", 1, "where is cifar10? Write cifar10=FOLDER"),
         ("", "robustness", 1, "robustness names the data of a protocol of its own: add --protocol robustness."),
+        ("", "robustness --protocol robustness", 1, "where are the robustness sets? Write robustness=FOLDER"),
         ("", "vtab=sets --protocol knn", 1, "add --protocol vtab."),
         ("", "cifar10=PHOTOS", 1, "expected"),
         ("", "PHOTOS --set steps", 2, "'steps' is not of the form name=value"),

@@ -95,6 +95,7 @@ def test_options_filter_and_sort(capsys: pytest.CaptureFixture[str]) -> None:
         (("imagenet-sketch",), 1, "no result on the board answers to imagenet-sketch. vit results without a word"),
         (("--dataset", "cifar11"), 1, "dataset: the board does not know 'cifar11'. Did you mean 'cifar1"),
         (("--task", "clasify"), 1, "Did you mean 'classify'"),
+        (("ours",), 1, "Did you mean --source ours?"),
         (("--source", "papers"), 1, "source: 'papers'; expected paper, community, ours. Did you mean 'paper'?"),
         (("--sort", "value"), 1, "sort: 'value'; expected metric, date."),
         (("--source", "ours"), 1, "there is no result of ours in "),

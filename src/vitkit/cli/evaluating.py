@@ -109,10 +109,14 @@ def evaluate(
 
 
 def row_lines(rows: Sequence[Row]) -> list[str]:
-    """A line for each row: metric, value, 95 % interval and what it is; of several data sets or counts, these too."""
+    """A line for each row: metric, value, 95 % interval and what it is; of several data sets or counts, these too, and
+    below what a reader must know."""
     if not rows:
         return []
-    datasets, counts, labels = ({getattr(row, field) for row in rows} for field in ("dataset", "n", "label"))
+    datasets, counts = ({getattr(row, field) for row in rows} for field in ("dataset", "n"))
+    labels = list(dict.fromkeys(row.label for row in rows))
+    notes = [label for label in labels if label]
+    several = len(labels) > 1
     lines = [
         (
             row.dataset if len(datasets) > 1 else "",
@@ -120,16 +124,16 @@ def row_lines(rows: Sequence[Row]) -> list[str]:
             f"{row.value:.6f}",
             "" if row.low is None else f"[{row.low:.6f}, {row.high:.6f}]",
             f"{row.n:,} images" if len(counts) > 1 else "",
-            "; ".join(words for words in (_meaning(row.metric), row.label if len(labels) > 1 else "") if words),
+            _meaning(row.metric) + (f" ({notes.index(row.label) + 1})" if several and row.label else ""),
         )
         for row in rows
     ]
     scored = f", {rows[0].n:,} images" if len(counts) == 1 else ""
     title = f"{rows[0].task} on {rows[0].dataset if len(datasets) == 1 else f'{len(datasets)} sets'}{scored}"
-    note = [f"  {rows[0].label}"] if len(labels) == 1 and rows[0].label else []
+    below = [f"  ({number}) {note}" if several else f"  {note}" for number, note in enumerate(notes, 1)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     cells = [[f"{cell:{width}}" for cell, width in zip(line, widths, strict=True) if width] for line in lines]
-    return [f"{title}, with 95 % intervals", *note, *(f"  {'  '.join(line)}".rstrip() for line in cells)]
+    return [f"{title}, with 95 % intervals", *(f"  {'  '.join(line)}".rstrip() for line in cells), *below]
 
 
 def _meaning(metric: str) -> str:

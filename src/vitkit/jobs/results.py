@@ -176,6 +176,8 @@ def _answers(entry: Entry, word: str) -> bool:
 def _nothing(words: Sequence[str], dataset: str | None, task: str | None, model: str | None, source: str | None) -> str:
     if source == "ours" and not (words or dataset or task or model):
         return f"there is no result of ours in {board_folder()}; put one there with vit results add RUN."
+    if list(words) in (["ours"], ["paper"], ["community"]):
+        return f"no result on the board answers to {words[0]}. Did you mean --source {words[0]}?"
     asked = {"": " ".join(words), "--dataset": dataset, "--task": task, "--model": model, "--source": source}
     shown = " ".join(f"{option} {value}".strip() for option, value in asked.items() if value)
     known = [row.name for row in DATASETS]

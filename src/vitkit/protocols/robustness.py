@@ -13,6 +13,7 @@ its publisher's code:
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -120,6 +121,11 @@ def _open(request: Request, console: Console) -> list[_Opened]:
     name, equals, folder = request.data.partition("=")
     if name == ALL:
         root = folder if equals else request.data_root
+        if not (root or os.environ.get("VITKIT_DATA")):
+            raise UserError(
+                "where are the robustness sets? Write robustness=FOLDER, or give --data-root FOLDER or the environment variable "
+                f"VITKIT_DATA, with any of the folders {', '.join(SETS)} in it; vit datasets NAME says what each must hold."
+            )
         places = {each: place_of(each, root) for each in SETS}
         here = {each: place for each, place in places.items() if place.is_dir()}
         if not here:
