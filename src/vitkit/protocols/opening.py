@@ -22,6 +22,7 @@ __all__ = [
     "Opened",
     "account",
     "chosen_view",
+    "describe_model",
     "open_data",
     "open_model",
     "open_to_learn",
@@ -42,14 +43,15 @@ def open_model(request: Request, console: Console) -> Bundle:
     """
     bundle = load_model(request.model, **request.overrides)
     bundle.run = EagerEngine(bundle.model)
-    console.say(f"model: {request.model}: {_described(bundle)}")
+    console.say(f"model: {request.model}: {describe_model(bundle)}")
     for note in bundle.notes:
         console.say(f"model: {note}")
     request.account.model.update(name=request.model, fingerprint=fingerprint_of(bundle))
     return bundle
 
 
-def _described(bundle: Bundle) -> str:
+def describe_model(bundle: Bundle) -> str:
+    """A model in half a line."""
     c = bundle.config
     parameters = sum(p.numel() for p in bundle.model.parameters()) / 1e6
     outputs = (
@@ -83,7 +85,7 @@ def open_data(request: Request) -> Source:
 
 def say_data(source: Source, console: Console) -> None:
     """What was understood of the data."""
-    console.say(f"data: {source.name}: {source.describe()}")
+    console.say(f"data: {source.name}: {source.describe()}{', multi-label' if source.multilabel else ''}")
     for note in source.notes:
         console.say(f"data: {note}")
 
