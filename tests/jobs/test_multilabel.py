@@ -34,8 +34,7 @@ def named(monkeypatch: pytest.MonkeyPatch) -> dict[str, Source]:
     """Sources that commands find by name; everything else is read as ever."""
     known: dict[str, Source] = {}
     read = sources.read_source
-    for module in ("vitkit.finetuning.data", "vitkit.datasets.book"):
-        monkeypatch.setattr(f"{module}.read_source", lambda data: known.get(str(data)) or read(data))
+    monkeypatch.setattr(sources, "read_source", lambda data: known.get(str(data)) or read(data))
     return known
 
 
@@ -56,7 +55,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Path, Source
             path.parent.mkdir(exist_ok=True)
             path.write_bytes(sample.source)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("vitkit.finetuning.data.read_source", lambda data: source)
+        patch.setattr("vitkit.datasets.book.read_data", lambda data, **options: source)
         return run(folder / "run"), folder, source
 
 
