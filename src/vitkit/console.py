@@ -45,6 +45,11 @@ class Console:
         self.err = err or sys.stderr
         self._live: Any = None
 
+    @property
+    def width(self) -> int | None:
+        """Columns of the terminal that lines go to; None where they go to a file or a pipe, which hold any line."""
+        return _terminal_size()[0] if self.out.isatty() else None
+
     def say(self, text: str = "") -> None:
         """Print one line of what was understood, done or written."""
         self._print(text, self.out)

@@ -112,3 +112,11 @@ def test_nothing_and_damaged_figures_are_refused() -> None:
         compared([])
     with pytest.raises(UserError, match="not finite"):
         compared([(1, 1)], np.array([[np.inf], [0.0]]))
+
+
+def test_a_border_case_is_told_as_one() -> None:
+    found = compared([(1, 0)] * 9 + [(0, 1)] * 20 + [(1, 1)] * 228 + [(0, 0)] * 15)
+    assert found.interval[1] < 0
+    assert verdict(found).endswith(
+        "p = 0.061; a border case: the interval just leaves out 0, the exact test is stricter"
+    )

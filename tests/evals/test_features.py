@@ -211,3 +211,57 @@ def test_fingerprints_are_of_contents() -> None:
     changed.model.norm.bias.data[0] += 1
     assert len({fingerprint_of(one) for one in (bundle(), bundle(1), changed, bundle(classes=4))}) == 4
     assert data_fingerprint(["a", "b"]) != data_fingerprint(["b", "a"])
+
+
+@pytest.mark.parametrize("group", [1, 4])
+def test_an_interrupted_run_goes_on_where_it_was(
+    group: int, samples: list[Sample], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = [samples[0], sample_of(samples[1]), *samples[2:]]
+    model, console = bundle(), Heard()
+    model.run = EagerEngine(model.model, group=group)
+    monkeypatch.setenv("VITKIT_CACHE", str(cache_folder() / "whole"))
+    whole = compute_features(model, broken, console, "test")
+    monkeypatch.setenv("VITKIT_CACHE", str(cache_folder() / "stopped"))
+    asked: list[int] = []
+    own = module.stream
+
+    def stopping(engine: EagerEngine, record: Preprocess, sources: list[object], **options: object) -> object:
+        asked.append(len(sources))
+        for number, result in enumerate(own(engine, record, sources, **options)):  # type: ignore[arg-type]
+            if number == 6 and len(asked) == 1:
+                raise KeyboardInterrupt
+            yield result
+
+    monkeypatch.setattr(module, "stream", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        compute_features(model, broken, console, "test")
+    first = 6 // group * group
+    assert f"test: the first {first} images are kept; the same command goes on after them" in console.said
+    assert kept_file().stem.endswith(f"-first-{first}")
+    again = compute_features(model, broken, console, "test")
+    assert asked == [12, 12 - first]
+    assert f"the first {first} of 12 images were computed before" in console.said
+    assert torch.equal(whole.features, again.features)
+    assert torch.equal(whole.logits, again.logits)
+    assert (whole.skipped, whole.digests) == (again.skipped, again.digests)
+    assert len(whole.skipped) == 1
+    assert "-first-" not in kept_file().stem  # a whole file in its place
+
+
+def test_a_damaged_beginning_is_said_and_computed_anew(samples: list[Sample], monkeypatch: pytest.MonkeyPatch) -> None:
+    model, console = bundle(), Heard()
+    whole = compute_features(model, samples, console, "test")
+    path = kept_file()
+    path.rename(path.with_name(f"{path.stem}-first-5{path.suffix}"))  # it holds 12 rows
+    again = compute_features(model, samples, console, "test")
+    assert "it holds 12 rows of 5 images" in console.said
+    assert torch.equal(whole.features, again.features)
+
+
+def sample_of(sample: Sample) -> Sample:
+    """One whose file is no image."""
+    path = Path(str(sample.source))
+    broken = path.with_name("broken.png")
+    broken.write_bytes(b"no image")
+    return sample._replace(name="broken.png", source=broken)

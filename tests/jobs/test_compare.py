@@ -236,6 +236,9 @@ def test_models_and_data_that_cannot_be_compared(two: tuple[str, str], flat: Pat
     bare = make_bundle(3, None, 5).save(tmp_path / "bare")
     with pytest.raises(UserError, match=r"model B \(.*bare\) has 5 classes without names, the data 3"):
         vitkit.compare(two[0], bare, flat, out=tmp_path / "1")
+    headless = made(tmp_path / "headless", None, 0)
+    with pytest.raises(UserError, match=r"model B \(.*headless\): this model has no head"):
+        vitkit.compare(two[0], headless, flat, out=tmp_path / "1")
     (tmp_path / "1").mkdir()
     (tmp_path / "1" / "notes.txt").write_text("mine")
     with pytest.raises(UserError, match=r"already exists\. Choose another --out"):

@@ -93,6 +93,11 @@ def test_robustness(thousand: Path, tmp_path: Path, capsys: pytest.CaptureFixtur
         out,
     )
     assert "imagenet_v2 test: top-1 " in said
+    assert "images: the model's own: " in said
+    [row] = [line for line in said.splitlines() if line.startswith("  imagenet_v2/test ") and " top1 " in line]
+    assert row.split("]")[1].split()[:2] == ["12", "images"]
+    assert row.endswith("  the first answer is right (1)")
+    assert "\n  (1) a part of ImageNet-V2 (matched frequency) only, not comparable with published figures\n" in said
     account = json.loads((out / "results.json").read_text())["data"]
     assert (account["name"], account["images"]) == ("robustness", 12 + 15)
     assert [(each["name"], each["split"], each["images"]) for each in account["sets"]] == [
@@ -126,6 +131,8 @@ def test_classify(cifar10: Path, tmp_path: Path, capsys: pytest.CaptureFixture[s
     printed(capsys, "evaluate", model, data, "--partial", "--out", out)
     assert main(["results", "add", str(out)]) == 1
     assert "n: 3 images, but the published test split of CIFAR-10 has 10,000; --part" in capsys.readouterr().err
+    labels = {row["label"] for row in json.loads((out / "results.json").read_text())["rows"]}
+    assert labels == {"a part of CIFAR-10 only, not comparable with published figures"}
     found = to_the_board(out, tmp_path, capsys, "--part")
     assert {entry["task"] for entry in found} == {"image-classification"}
     [top1] = [entry for entry in found if entry["metric"] == "top1"]
@@ -207,6 +214,9 @@ def test_wrong_use_is_one_message(
         ("no-such-model", "PHOTOS", 1, "no-such-model"),
         ("", "cifar11=PHOTOS", 1, "no published data set 'cifar11'. Did you mean 'cifar1"),
         ("", "cifar10", 1, "where is cifar10? Write cifar10=FOLDER"),
+        ("", "robustness", 1, "robustness names the data of a protocol of its own: add --protocol robustness."),
+        ("", "robustness --protocol robustness", 1, "where are the robustness sets? Write robustness=FOLDER"),
+        ("", "vtab=sets --protocol knn", 1, "add --protocol vtab."),
         ("", "cifar10=PHOTOS", 1, "expected"),
         ("", "PHOTOS --set steps", 2, "'steps' is not of the form name=value"),
     ],
@@ -260,3 +270,14 @@ def test_wordnet_ids_are_classes_of_a_model_with_names(
     put(tmp_path / "some" / "n00000001" / "a.png", noise(9))
     assert main(["evaluate", str(thousand), str(tmp_path / "some")]) == 1
     assert "'n00000001'" in capsys.readouterr().err
+
+
+def test_a_model_of_other_classes_and_one_without_a_head_are_told_what_to_do(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    many = made(tmp_path / "many", TEN)
+    assert main(["evaluate", str(many), str(photos)]) == 1
+    assert "--protocol linear, knn or fewshot measures its features" in capsys.readouterr().err
+    bare = made(tmp_path / "bare", None, 0)
+    assert main(["evaluate", str(bare), str(photos)]) == 1
+    assert "--protocol linear, knn and fewshot need no head." in capsys.readouterr().err

@@ -20,7 +20,7 @@ from vitkit.board.entries import ours
 from vitkit.cli.main import main
 from vitkit.config import UserError
 from vitkit.console import Console
-from vitkit.jobs.results import add_result, describe_entry
+from vitkit.jobs.results import add_result, describe_entry, results
 
 
 @pytest.fixture(autouse=True)
@@ -95,6 +95,7 @@ def test_options_filter_and_sort(capsys: pytest.CaptureFixture[str]) -> None:
         (("imagenet-sketch",), 1, "no result on the board answers to imagenet-sketch. vit results without a word"),
         (("--dataset", "cifar11"), 1, "dataset: the board does not know 'cifar11'. Did you mean 'cifar1"),
         (("--task", "clasify"), 1, "Did you mean 'classify'"),
+        (("ours",), 1, "Did you mean --source ours?"),
         (("--source", "papers"), 1, "source: 'papers'; expected paper, community, ours. Did you mean 'paper'?"),
         (("--sort", "value"), 1, "sort: 'value'; expected metric, date."),
         (("--source", "ours"), 1, "there is no result of ours in "),
@@ -131,7 +132,7 @@ def test_a_result_of_ours_stands_beside_the_published_one(
 ) -> None:
     text = printed(capsys, "add", str(write_results(tmp_path / "out")))
     assert "98.02  [97.73, 98.28]  ViT-B_16  10,000 images" in text
-    assert "-1.00 to 99.02 of ViT-B_16 (official README, " in text  # the best published one of that model
+    assert "-1.00 against 99.02 of ViT-B_16 (official README, " in text  # the best published one of that model
     [path] = board.iterdir()
     assert f"added     2 results of ViT-B_16: {path}" in text
     stored = json.loads(path.read_text())
@@ -310,3 +311,18 @@ def test_the_board_loads_nothing_heavy_and_is_quick(tmp_path: Path) -> None:
         [sys.executable, "-m", "vitkit", "results", "add", str(tmp_path)], capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stdout) == (1, "")
+
+
+@pytest.mark.parametrize("width", [80, 100])
+@pytest.mark.parametrize("words", [(), ("cifar10",), ("imagenet",), ("vizwiz",)])
+def test_tables_fit_a_terminal(words: tuple[str, ...], width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    screen = io.StringIO()
+    screen.isatty = lambda: True  # type: ignore[method-assign]
+    results(*words, console=Console(out=screen))
+    lines = screen.getvalue().splitlines()
+    assert max(map(len, lines)) <= width
+    assert len([line for line in lines if not line.startswith("        ")]) > 5
+    paper = io.StringIO()  # a file or a pipe holds any line
+    results(*words, console=Console(out=paper))
+    assert len(paper.getvalue().splitlines()) <= len(lines)

@@ -161,6 +161,9 @@ def test_the_command_prints_what_it_understood_and_rows(
     assert "images: big_vision's few-shot: the whole image bilinearly to 18 x 18" in said
     assert "test: features of 12 images computed in" in said
     assert "  5shot-seed-2 " in said
+    assert said.startswith(f"model: {model}: 0.0")
+    assert "fewshot on photos/test, 12 images, with 95 % intervals\n" in said
+    assert said.splitlines()[-4].endswith("  top-1, learnt from 5 images a class, mean of the draws")
     assert main(["evaluate", str(model), str(photos), "--shots", "5;1"]) == 2
     assert "write 5,10,25" in capsys.readouterr().err
 
@@ -174,7 +177,9 @@ def test_splits_that_are_missing(protocol: str, model: Path, flat: Path, photos:
     with pytest.raises(UserError, match=r"has no split 'tests'; it has train, test\. Did you mean 'test'"):
         evaluate(model, photos, protocol, split="tests")
     shutil.rmtree(photos / "test")
-    with pytest.raises(UserError, match="has none of the splits test, val"):
+    with pytest.raises(
+        UserError, match=r"has none of the splits test, val; it has train\. Put images to score into test/"
+    ):
         evaluate(model, photos, protocol)
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterable, Sequence
 from functools import cache
 
 from vitkit.board.catalogue import DATASETS, METRICS, TASKS, Dataset, Metric, Task
 from vitkit.board.entries import COMMUNITY, OURS, PUBLISHED, Entry, beside, published, quality
 
-__all__ = ["difference", "leaderboard_lines", "overview_lines"]
+__all__ = ["difference", "fitted", "leaderboard_lines", "overview_lines"]
 
 DETAILS = 52  # characters
 HIDDEN = ("protocol", "settings", "versions", "split")  # of ours: in the JSON, not in a table
@@ -19,8 +20,21 @@ def difference(entry: Entry, other: Entry) -> float:
     return round(entry.value - other.value, 10)
 
 
-def overview_lines(entries: Sequence[Entry]) -> list[str]:
-    """One line per table: the best published value, and our best with its difference."""
+def fitted(text: str, width: int | None, indent: int = 0) -> list[str]:
+    """A text as lines of a terminal's width; as one where there is none."""
+    space = " " * indent
+    if width is None:
+        return [space + text]
+    return textwrap.wrap(text, max(width, 40), initial_indent=space, subsequent_indent=space, break_on_hyphens=False)
+
+
+def overview_lines(entries: Sequence[Entry], width: int | None = None) -> list[str]:
+    """One line per table: the best published value, and our best with its difference; its table where ``width`` has room."""
+    lines = _overview(entries, sources=True)
+    return lines if width is None or max(map(len, lines)) <= width else _overview(entries, sources=False)
+
+
+def _overview(entries: Sequence[Entry], *, sources: bool) -> list[str]:
     lines = []
     for task in TASKS:
         cells = [("", "", "best", "published", "ours", "")]
@@ -34,7 +48,7 @@ def overview_lines(entries: Sequence[Entry]) -> list[str]:
                     dataset.title,
                     metric.title,
                     _figure(best) if best else "",
-                    f"{best.model} ({_origin(best)})" if best else _without(found),
+                    (f"{best.model} ({_origin(best)})" if sources else best.model) if best else _without(found),
                     _figure(own) + (" of a part" if own.part else "") if own else "",
                     _compared(own, other) if own and other and not own.part else "",
                 )
@@ -44,18 +58,26 @@ def overview_lines(entries: Sequence[Entry]) -> list[str]:
     return lines[1:]
 
 
-def leaderboard_lines(entries: Sequence[Entry], everything: Sequence[Entry], sort: str) -> list[str]:
-    """A table for each data set and metric among ``entries``; ours apart, each beside the published value of ``everything``."""
+def leaderboard_lines(
+    entries: Sequence[Entry], everything: Sequence[Entry], sort: str, width: int | None = None
+) -> list[str]:
+    """A table for each data set and metric among ``entries``; ours apart, each beside the published value of ``everything``.
+
+    Where ``width`` columns do not hold a table, the source and details of each row stand below it.
+    """
     lines = []
     for task, dataset, metric, found in _tables(entries, TASKS):
         unit = f" in {metric.unit}" if metric.unit else ""
-        lines += ["", f"{dataset.title} · {task.title} · {metric.title}{unit}, {metric.better} is better"]
+        lines += [
+            "",
+            *fitted(f"{dataset.title} · {task.title} · {metric.title}{unit}, {metric.better} is better", width),
+        ]
         for kind, heading in ((PUBLISHED, "published"), (COMMUNITY, None), (OURS, "ours")):
             own = _sorted((e for e in found if e.kind == kind), sort)
             if not own:
                 continue
-            lines.append(f"  {heading or f'community, checked by nobody: {_listing(own[0])}'}")
-            lines += _ours(own, everything) if kind == OURS else _published(own, metric)
+            lines += fitted(heading or f"community, checked by nobody: {_listing(own[0])}", width, 2)
+            lines += _ours(own, everything, width) if kind == OURS else _published(own, metric, width)
     return lines[1:]
 
 
@@ -80,15 +102,16 @@ def _sorted(entries: Iterable[Entry], sort: str) -> list[Entry]:
     return sorted(best_first, key=lambda e: e.date, reverse=True) if sort == "date" else best_first
 
 
-def _published(entries: Sequence[Entry], metric: Metric) -> list[str]:
+def _published(entries: Sequence[Entry], metric: Metric, width: int | None) -> list[str]:
     cells = []
     for entry in entries:
         spread = f"± {_figure(entry, entry.spread)}" if entry.spread is not None else ""
         if entry.low is not None and entry.high is not None:
-            spread = f"{_figure(entry, entry.low)} to {_figure(entry, entry.high)}, {entry.interval}"
+            spread = f"{_figure(entry, entry.low)} to {_figure(entry, entry.high)}"
         doubt = "" if entry.plausible else f"implausible: {entry.reason}"
         printed = entry.metric_title if entry.metric_title.lower() != metric.title else ""
-        details = "; ".join(part for part in (printed, doubt or _details(entry)) if part)
+        interval = entry.interval if entry.low is not None else ""
+        details = "; ".join(part for part in (printed, interval, doubt or _details(entry)) if part)
         cells.append(
             (
                 _figure(entry),
@@ -100,10 +123,10 @@ def _published(entries: Sequence[Entry], metric: Metric) -> list[str]:
                 details,
             )
         )
-    return _columns(cells, right=(0,), indent=4)
+    return _fitting(cells, (6, 4, 3, 1), width)
 
 
-def _ours(entries: Sequence[Entry], everything: Sequence[Entry]) -> list[str]:
+def _ours(entries: Sequence[Entry], everything: Sequence[Entry], width: int | None) -> list[str]:
     cells = []
     for entry in entries:
         interval = f"[{_figure(entry, entry.low)}, {_figure(entry, entry.high)}]" if entry.low is not None else ""
@@ -118,7 +141,21 @@ def _ours(entries: Sequence[Entry], everything: Sequence[Entry]) -> list[str]:
                 entry.date,
             )
         )
-    return _columns(cells, right=(0,), indent=4)
+    return _fitting(cells, (4, 3), width)
+
+
+def _fitting(cells: Sequence[tuple[str, ...]], aside: Sequence[int], width: int | None) -> list[str]:
+    """Rows as lines; where one is too long, the columns ``aside`` of each stand under it, as many as must."""
+    lines = _columns(cells, right=(0,), indent=4)
+    for count in range(1, len(aside) + 1):
+        if width is None or max(map(len, lines)) <= width:
+            break
+        below = sorted(aside[:count])
+        kept = [tuple(text for place, text in enumerate(row) if place not in below) for row in cells]
+        lines = []
+        for row, line in zip(cells, _columns(kept, right=(0,), indent=4), strict=True):
+            lines += [line, *fitted("; ".join(row[place] for place in below if row[place]), width, 8)]
+    return lines
 
 
 def _compared(entry: Entry, other: Entry) -> str:
@@ -130,7 +167,8 @@ def _against(entry: Entry, other: Entry | None) -> str:
     """The published value that one of ours stands beside, with the difference where the two can be compared."""
     if other is None:
         return "nothing published"
-    return f"{'not compared' if entry.part else _compared(entry, other)} to {_figure(other)} of {other.model} ({_origin(other)})"
+    beginning = "not comparable with" if entry.part else f"{_compared(entry, other)} against"
+    return f"{beginning} {_figure(other)} of {other.model} ({_origin(other)})"
 
 
 def _figure(entry: Entry, value: float | None = None) -> str:

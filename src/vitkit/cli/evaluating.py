@@ -2,14 +2,37 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from vitkit.cli.options import Setting, command_line, common, console_for, max_pixels, model_options, print_json, strict
 from vitkit.parallel.launch import launched_rank
 
-__all__ = ["evaluate"]
+if TYPE_CHECKING:
+    from vitkit.report import Row
+
+__all__ = ["evaluate", "row_lines"]
+
+
+SEED = "-seed-"
+MEANINGS = {
+    "top1": "the first answer is right",
+    "top5": "one of the first five is right",
+    "top1_majority": "top-1 if all neighbours count alike",
+    "balanced_accuracy": "top-1 if all classes count alike",
+    "macro_f1": "F1, mean of the classes",
+    "micro_f1": "F1 of all labels together",
+    "macro_auroc": "area under the ROC curve, mean of the classes",
+    "map": "average precision, mean of the classes",
+    "exact_match": "all labels of an image are right",
+    "nll": "negative log-likelihood in nats; lower is better",
+    "ece": "calibration error; lower is better",
+    "unknown_rate": "called unlike the training images",
+    "ce": "error, as a part of AlexNet's; lower is better",
+    "mce": "mean corruption error, as a part of AlexNet's; lower is better",
+}
 
 
 class Counts(click.ParamType[tuple[int, ...]]):
@@ -27,10 +50,17 @@ class Counts(click.ParamType[tuple[int, ...]]):
 @click.argument("data")
 @click.option(
     "--protocol", default="classify", show_default=True, metavar="classify|knn|linear|fewshot|vtab|robustness",
-    help="classify: the model's own classes. knn, linear, fewshot: learnt from features of the train split.",
+    help="classify: the model's own classes. knn, linear, fewshot: learnt from features of train/, scored on test/. "
+    "vtab: fine-tune on 19 tasks. robustness: ImageNet's shifted test sets.",
 )  # fmt: skip
-@click.option("--split", metavar="NAME", help="The split to score. [default: test, else val; classify: else all]")
-@click.option("--data-root", metavar="DIR", help="Folder with a folder for each published data set. [VITKIT_DATA]")
+@click.option(
+    "--split",
+    metavar="NAME",
+    help="The split to score. [default: test, else val; classify: else every image of a flat folder]",
+)
+@click.option(
+    "--data-root", metavar="DIR", help="Folder with a folder for each published data set. [default: $VITKIT_DATA]"
+)
 @click.option("--partial", is_flag=True, help="Score a published data set of which a part is missing.")
 @click.option("--preprocess", metavar="own|fewshot|resize_small|squash",
               help="How images are fitted: as the model says, or as the official code does. "
@@ -50,7 +80,11 @@ class Counts(click.ParamType[tuple[int, ...]]):
 def evaluate(
     model: str, data: str, as_json: bool, offline: bool, settings: Any, overrides: Any, **options: Any
 ) -> None:
-    """Measure the model M on DATA, or on a published data set NAME or NAME=FOLDER; classes are matched by name.
+    """Measure the model M on DATA; classes are matched by name.
+
+    M is a bundle folder, a checkpoint file, or a name of `vit models`. DATA is a folder of class folders or one with train/ and
+    val/ or test/ inside, a CSV, Parquet or tar file, a published data set NAME=FOLDER of `vit datasets`, or vtab or robustness
+    for the protocol of that name.
 
     Features are computed once and kept for all protocols. Under torchrun the ranks share the images, with equal results.
     """
@@ -70,7 +104,41 @@ def evaluate(
     if as_json:
         print_json([row.to_dict() for row in rows])
         return
-    width = max((len(row.metric) for row in rows), default=0)
-    for row in rows:
-        interval = "" if row.low is None else f"  [{row.low:.6f}, {row.high:.6f}]"
-        click.echo(f"  {row.metric:<{max(18, width)}} {row.value:.6f}{interval}")
+    for line in row_lines(rows):
+        click.echo(line)
+
+
+def row_lines(rows: Sequence[Row]) -> list[str]:
+    """A line for each row: metric, value, 95 % interval and what it is; of several data sets or counts, these too, and
+    below what a reader must know."""
+    if not rows:
+        return []
+    datasets, counts = ({getattr(row, field) for row in rows} for field in ("dataset", "n"))
+    labels = list(dict.fromkeys(row.label for row in rows))
+    notes = [label for label in labels if label]
+    several = len(labels) > 1
+    lines = [
+        (
+            row.dataset if len(datasets) > 1 else "",
+            row.metric,
+            f"{row.value:.6f}",
+            "" if row.low is None else f"[{row.low:.6f}, {row.high:.6f}]",
+            f"{row.n:,} images" if len(counts) > 1 else "",
+            _meaning(row.metric) + (f" ({notes.index(row.label) + 1})" if several and row.label else ""),
+        )
+        for row in rows
+    ]
+    scored = f", {rows[0].n:,} images" if len(counts) == 1 else ""
+    title = f"{rows[0].task} on {rows[0].dataset if len(datasets) == 1 else f'{len(datasets)} sets'}{scored}"
+    below = [f"  ({number}) {note}" if several else f"  {note}" for number, note in enumerate(notes, 1)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    cells = [[f"{cell:{width}}" for cell, width in zip(line, widths, strict=True) if width] for line in lines]
+    return [f"{title}, with 95 % intervals", *(f"  {'  '.join(line)}".rstrip() for line in cells), *below]
+
+
+def _meaning(metric: str) -> str:
+    shots, shot, draw = metric.partition("shot")
+    if shot and shots.isdecimal():
+        each = f"top-1, learnt from {shots} image{'' if shots == '1' else 's'} a class"
+        return f"{each}, {f'draw {draw.removeprefix(SEED)}' if draw else 'mean of the draws'}"
+    return MEANINGS.get(metric, "")

@@ -20,8 +20,9 @@ from vitkit.data.resizing import central_crop, resize
 __all__ = ["VIEWS", "check_view", "describe_view", "load_view"]
 
 Array = np.ndarray[Any, Any]
+MOST = 4  # channels whose mean and deviation are told
 VIEWS = {
-    "own": "the model's own preprocessing",
+    "own": "the model's own: {size}, {fit}, {interpolation}, mean {mean}, std {std}",
     "fewshot": "big_vision's few-shot: the whole image bilinearly to {resized}, without antialiasing, the centre of {size}",
     "resize_small": "big_vision's: the short side to {small} by area, the centre of {size}",
     "squash": "vit_jax's: the whole image bilinearly to {size}, without antialiasing",
@@ -44,6 +45,10 @@ def describe_view(view: str, record: Preprocess) -> str:
     """What is done, in words."""
     size, resized = record.image_size, _before(record.image_size)
     words = {name: f"{pair[0]} x {pair[1]}" for name, pair in (("size", size), ("resized", resized))}
+    words["fit"] = f"crop of {record.crop_fraction:g}" if record.fit == "crop" else record.fit.replace("_", " ")
+    words["interpolation"] = record.interpolation
+    for name, values in (("mean", record.mean), ("std", record.std)):
+        words[name] = " ".join(f"{v:.3g}" for v in values[:MOST]) + (" ..." if len(values) > MOST else "")
     return VIEWS[view].format(small=max(resized), **words)
 
 

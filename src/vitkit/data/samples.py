@@ -18,6 +18,7 @@ SPLIT_NAMES = {
     **dict.fromkeys(("val", "valid", "validation"), "val"),
     **dict.fromkeys(("test", "testing"), "test"),
 }
+FEW = 3  # unknown classes that may be slips of the pen; more are other classes
 
 
 class Sample(NamedTuple):
@@ -60,9 +61,10 @@ def match_classes(source: Source, classes: Sequence[str]) -> Source:
     if -1 in index:  # a list of classes may hold more than there are images of
         seen = {label for split in source.splits.values() for s in split for label in s.labels or (s.label,)}
         if unknown := [name for i, name in enumerate(source.classes) if index[i] < 0 and i in seen]:
+            guess = did_you_mean(unknown[0], classes) if len(unknown) <= FEW else ""
             raise UserError(
                 f"the data has classes that the model does not know: {listed(unknown)}. "
-                f"The model knows: {listed(classes)}.{did_you_mean(unknown[0], classes)}"
+                f"The model knows: {listed(classes)}.{guess}"
             )
     splits = {
         split: [

@@ -155,6 +155,8 @@ def open_task(task: Task, folder: Path, *, partial_set: bool = False) -> OpenTas
         )
     caveat = "" if prepared else task.caveat
     note = f"not exactly the published task: {caveat}" if caveat else "the published 1,000 images, in the order of tfds"
+    if any(note.startswith("a part of ") for note in source.notes):
+        note = f"{len(train):,} + {len(val):,} images of that part to learn from"
     return OpenTask(task, train, val, test, source.classes, caveat, (*source.notes, note))
 
 

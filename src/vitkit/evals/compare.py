@@ -140,5 +140,9 @@ def verdict(found: Paired, names: tuple[str, str] = ("A", "B")) -> str:
         counts += f", both wrong in the other {rest}"
     chance = "p < 0.0001" if found.p < 1e-4 else f"p = {found.p:.2g}"
     if found.p >= SIGNIFICANT:
-        return f"no difference can be shown: {counts}, {chance}"
+        low, high = found.interval
+        border = (
+            "; a border case: the interval just leaves out 0, the exact test is stricter" if low > 0 or high < 0 else ""
+        )
+        return f"no difference can be shown: {counts}, {chance}{border}"
     return f"{names[found.only_b > found.only_a]} is better: {counts}, {chance}"

@@ -114,16 +114,30 @@ def compute_features(
         console.say(f"{label}: features of {len(samples):,} images were computed before")
     else:
         began = time.perf_counter()
-        sources = [sample.source for sample in part]
+        # Interrupted ranks need not have stopped at the same image.
+        begun = _read_begun(path, engine.group, console) if world.size == 1 else None
+        first = 0 if begun is None else len(begun.features) + len(begun.bad)
+        if first:
+            console.say(f"{label}: the first {first:,} of {len(samples):,} images were computed before")
+        sources = [sample.source for sample in part[first:]]
         results = stream(engine, record, sources, workers=workers, max_pixels=max_pixels, view=view)
-        together = _in_step(console.track(results, len(part), label), BEAT, most, world, label)
-        own = _compute(bundle, together, mine.start)
+        together = _in_step(console.track(results, len(sources), label), BEAT, most, world, label)
+        so_far = _SoFar(bundle, begun)
+        try:
+            so_far.take(together, mine.start + first)
+        except KeyboardInterrupt:
+            if world.size == 1:
+                _keep_begun(path, so_far.results(engine.group), label, console)
+            raise
+        own = so_far.results()
         found = _together(own, world, label)
         unread = {place for place, row in enumerate(digests) if row.tobytes() == UNREAD}
         if (
             world.main and unread <= found.bad.keys()
         ):  # else a file came back meanwhile: the key does not say its content
             _write(path, found, console)
+            for old in _begun(path).values():
+                old.unlink(missing_ok=True)
         took = duration(time.perf_counter() - began)
         console.say(f"{label}: features of {len(samples):,} images computed in {took}, kept for every protocol")
     assert found is not None
@@ -209,19 +223,55 @@ class _Results(NamedTuple):
     bad: dict[int, str]  # why each image that cannot be used cannot, by its place
 
 
-def _compute(bundle: Bundle, results: Iterator[Outputs | ImageError], first: int) -> _Results:
-    """The results of the images from the place ``first`` on."""
-    features, logits, bad = [], [], {}
-    for place, result in enumerate(results, first):
-        if isinstance(result, ImageError):
-            bad[place] = str(result)
-        else:
-            features.append(result.features)
-            logits.append(result.logits)
-    if not features:
-        return _Results(torch.empty(0, bundle.config.feature_dim), torch.empty(0, bundle.config.num_classes), bad)
-    stacked = torch.stack(logits) if bundle.config.num_classes else torch.empty(len(features), 0)
-    return _Results(torch.stack(features), stacked, bad)
+class _SoFar:
+    """The results of images one after the other, behind those of an interrupted run."""
+
+    def __init__(self, bundle: Bundle, begun: _Results | None) -> None:
+        self.width, self.outputs = bundle.config.feature_dim, bundle.config.num_classes
+        self.features = list(begun.features) if begun else []
+        self.logits = list(begun.logits) if begun else []
+        self.bad = dict(begun.bad) if begun else {}
+
+    def take(self, results: Iterable[Outputs | ImageError], first: int) -> None:
+        """The results of the images from the place ``first`` on."""
+        for place, result in enumerate(results, first):
+            if isinstance(result, ImageError):
+                self.bad[place] = str(result)
+            else:
+                self.features.append(result.features)
+                self.logits.append(result.logits)
+
+    def results(self, group: int = 1) -> _Results:
+        """Those there are, of whole groups of images."""
+        places = (len(self.features) + len(self.bad)) // group * group
+        bad = {place: reason for place, reason in self.bad.items() if group == 1 or place < places}
+        n = places - len(bad)
+        if not n:
+            return _Results(torch.empty(0, self.width), torch.empty(0, self.outputs), bad)
+        stacked = torch.stack(self.logits[:n]) if self.outputs else torch.empty(n, 0)
+        return _Results(torch.stack(self.features[:n]), stacked, bad)
+
+
+def _begun(path: Path) -> dict[int, Path]:
+    """What interrupted runs kept beside the file ``path`` is to be: by the number of images."""
+    found = {each.stem.rpartition("-first-")[2]: each for each in path.parent.glob(f"{path.stem}-first-*{path.suffix}")}
+    return {int(count): each for count, each in found.items() if count.isdecimal()}
+
+
+def _read_begun(path: Path, group: int, console: Console) -> _Results | None:
+    """The longest of them."""
+    kept = {count: each for count, each in _begun(path).items() if count and count % group == 0}
+    return _read(kept[max(kept)], max(kept), console) if kept else None
+
+
+def _keep_begun(path: Path, found: _Results, label: str, console: Console) -> None:
+    if count := len(found.features) + len(found.bad):
+        older = _begun(path)
+        _write(path.with_name(f"{path.stem}-first-{count}{path.suffix}"), found, console)
+        console.say(f"{label}: the first {count:,} images are kept; the same command goes on after them")
+        for number, each in older.items():
+            if number < count:
+                each.unlink(missing_ok=True)
 
 
 def _together(own: _Results, world: World, label: str) -> _Results:

@@ -20,6 +20,7 @@ from vitkit.config import UserError, free_folder, write_file
 from vitkit.console import Console, percent
 from vitkit.data.classnames import class_indices
 from vitkit.data.download import without_secrets
+from vitkit.data.official import describe_view
 from vitkit.data.pixels import MAX_PIXELS, ImageError
 from vitkit.data.samples import Sample, Source, match_classes
 from vitkit.data.sources import data_name
@@ -28,6 +29,7 @@ from vitkit.datasets.book import read_data
 from vitkit.evals.compare import Answer, Paired, compare_answers, verdict
 from vitkit.evals.scoring import classify_stream, seen_label
 from vitkit.jobs.load import load
+from vitkit.protocols.opening import describe_model
 from vitkit.report import versions, write_compare
 
 __all__ = ["CompareResult", "compare"]
@@ -148,6 +150,8 @@ def _side(label: str, name: str, bundle: Bundle, source: Source, console: Consol
         bundle.require_classes()
     except UserError as error:
         raise UserError(f"model {label} ({name}): {error}") from None
+    console.say(f"{label}: {name}: {describe_model(bundle)}")
+    console.say(f"{label}: images: {describe_view('own', bundle.require_preprocess())}")
     if bundle.task == MULTI or source.multilabel:
         what = f"model {label} ({name})" if bundle.task == MULTI else source.name
         raise UserError(

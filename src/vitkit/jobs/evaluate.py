@@ -19,6 +19,7 @@ from vitkit.report import Row, code_fingerprint, versions
 __all__ = ["PROTOCOLS", "RESULTS_VERSION", "evaluate"]
 
 PROTOCOLS = ("classify", "knn", "linear", "fewshot", "vtab", "robustness")  # each a module of `vitkit.protocols`
+SUITES = ("vtab", "robustness")  # protocols that are also the name of their data
 RESULTS_VERSION = 1
 LEARNING = ("linear", "fewshot", "vtab")
 FEATURES = ("classify", "knn", "linear", "fewshot", "robustness")
@@ -83,6 +84,9 @@ def evaluate(
     console = console or Console()
     if protocol not in PROTOCOLS:
         raise UserError(f"no protocol {protocol!r}.{did_you_mean(protocol, PROTOCOLS)} Known: {', '.join(PROTOCOLS)}.")
+    word = str(data).partition("=")[0].partition(":")[0]
+    if word in SUITES and protocol != word and not Path(data).exists():
+        raise UserError(f"{data} names the data of a protocol of its own: add --protocol {word}.")
     _check_used(protocol, {
         "--shots": shots is not None, "--neighbours": neighbours is not None, "--sweep": sweep, "--set": bool(settings),
         "--seed": seed != 0, "--split": split is not None, "--preprocess": preprocess is not None,

@@ -23,7 +23,7 @@ from vitkit.board.entries import (
     ours,
 )
 from vitkit.board.submission import read_submission
-from vitkit.board.tables import difference, leaderboard_lines, overview_lines
+from vitkit.board.tables import difference, fitted, leaderboard_lines, overview_lines
 from vitkit.board.validate import validate
 from vitkit.config import UserError, did_you_mean, write_json
 from vitkit.console import Console
@@ -77,10 +77,15 @@ def results(
     if not found:
         raise UserError(_nothing(words, dataset, task, model, source))
     if console is not None:
-        for line in leaderboard_lines(found, everything, sort) if chosen else overview_lines(found):
+        for line in (
+            leaderboard_lines(found, everything, sort, console.width)
+            if chosen
+            else overview_lines(found, console.width)
+        ):
             console.say(line)
         console.say()
-        console.say(_summary(found, chosen))
+        for line in fitted(_summary(found, chosen), console.width):
+            console.say(line)
     if sort == "date":
         found = sorted(found, key=lambda entry: entry.date, reverse=True)
     return found
@@ -136,7 +141,7 @@ def add_result(
     for reason in checked.left_out:
         console.say(f"left out  {reason}")
     everything = all_entries()
-    for line in leaderboard_lines(checked.entries, everything, "metric"):
+    for line in leaderboard_lines(checked.entries, everything, "metric", console.width):
         console.say(line)
     console.say(f"added     {len(entries)} results of {first.model}: {path}")
     return checked.entries
@@ -171,6 +176,8 @@ def _answers(entry: Entry, word: str) -> bool:
 def _nothing(words: Sequence[str], dataset: str | None, task: str | None, model: str | None, source: str | None) -> str:
     if source == "ours" and not (words or dataset or task or model):
         return f"there is no result of ours in {board_folder()}; put one there with vit results add RUN."
+    if list(words) in (["ours"], ["paper"], ["community"]):
+        return f"no result on the board answers to {words[0]}. Did you mean --source {words[0]}?"
     asked = {"": " ".join(words), "--dataset": dataset, "--task": task, "--model": model, "--source": source}
     shown = " ".join(f"{option} {value}".strip() for option, value in asked.items() if value)
     known = [row.name for row in DATASETS]

@@ -7,12 +7,23 @@ from vitkit.config import UserError
 from vitkit.console import Console, percent
 from vitkit.data.samples import Source, match_classes
 from vitkit.evals.features import FeatureTable
-from vitkit.evals.scoring import judge, rows, seen_label, task_of
-from vitkit.protocols.opening import account, chosen_view, open_data, open_model, say_data, scored_split, table_of
+from vitkit.evals.scoring import judge, rows, task_of
+from vitkit.protocols.opening import (
+    account,
+    chosen_view,
+    open_data,
+    open_model,
+    row_label,
+    say_data,
+    scored_split,
+    table_of,
+)
 from vitkit.protocols.request import Request
 from vitkit.report import Row
 
 __all__ = ["run"]
+
+ADVICE = "vit finetune teaches it the data's classes; --protocol linear, knn or fewshot measures its features with these classes."
 
 
 def run(request: Request, console: Console) -> list[Row]:
@@ -24,7 +35,7 @@ def run(request: Request, console: Console) -> list[Row]:
     bundle = open_model(request, console)
     source = open_data(request)
     _check_task(bundle, source)
-    bundle.require_classes()
+    _check_head(bundle)
     source = _matched(bundle, source, console)
     say_data(source, console)
     view = chosen_view(request, bundle, "own", console)
@@ -39,9 +50,7 @@ def _score(
     request: Request, bundle: Bundle, source: Source, split: str, table: FeatureTable, console: Console
 ) -> list[Row]:
     scored = judge(bundle, table.samples, table.logits.numpy(), table.features.numpy(), table.skipped)
-    label, count = seen_label(bundle, scored.samples)
-    if label:
-        console.warn(f"{count} of these images took part in making the model: {label}")
+    label = row_label(bundle, source, scored.samples, console)
     task = task_of(bundle)
     low, high = scored.scores.intervals[task.headline]
     console.say(
@@ -54,14 +63,26 @@ def _score(
 def _matched(bundle: Bundle, source: Source, console: Console) -> Source:
     """The data with the model's classes."""
     if bundle.classes is not None:
-        return match_classes(source, bundle.classes)
+        try:
+            return match_classes(source, bundle.classes)
+        except UserError as error:
+            raise UserError(f"{error} {ADVICE}") from None
     if len(source.classes) != bundle.config.num_classes:
         raise UserError(
             f"the model has {bundle.config.num_classes} classes without names, the data {len(source.classes)}; "
-            "classes are matched by name, so this cannot be scored."
+            f"classes are matched by name, so this cannot be scored. {ADVICE}"
         )
     console.warn("the model's classes have no names: the data's classes in sorted order are taken for them")
     return source
+
+
+def _check_head(bundle: Bundle) -> None:
+    try:
+        bundle.require_classes()
+    except UserError as error:
+        if bundle.config.pool == "none":
+            raise
+        raise UserError(f"{error} Or measure its features: --protocol linear, knn and fewshot need no head.") from None
 
 
 def _check_task(bundle: Bundle, source: Source) -> None:

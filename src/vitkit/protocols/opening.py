@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from vitkit.bundle import Bundle
+from vitkit.bundle import MULTI, Bundle
 from vitkit.config import UserError, did_you_mean
 from vitkit.console import Console
 from vitkit.data.official import check_view, describe_view
@@ -22,9 +22,12 @@ __all__ = [
     "Opened",
     "account",
     "chosen_view",
+    "describe_model",
     "open_data",
     "open_model",
     "open_to_learn",
+    "parts_of",
+    "row_label",
     "say_data",
     "scored_split",
     "table_of",
@@ -40,10 +43,26 @@ def open_model(request: Request, console: Console) -> Bundle:
     """
     bundle = load_model(request.model, **request.overrides)
     bundle.run = EagerEngine(bundle.model)
+    console.say(f"model: {request.model}: {describe_model(bundle)}")
     for note in bundle.notes:
         console.say(f"model: {note}")
     request.account.model.update(name=request.model, fingerprint=fingerprint_of(bundle))
     return bundle
+
+
+def describe_model(bundle: Bundle) -> str:
+    """A model in half a line."""
+    c = bundle.config
+    parameters = sum(p.numel() for p in bundle.model.parameters()) / 1e6
+    outputs = (
+        "no head" if not c.num_classes else f"{c.num_classes:,} classes{'' if bundle.classes else ' without names'}"
+    )
+    if c.num_classes and not c.head_bias:
+        outputs = "a head that gives no classes"
+    return (
+        f"{parameters:.2f} M parameters, width {c.embed_dim}, depth {c.depth}, patch {c.patch_size[0]}x{c.patch_size[1]}, "
+        f"{outputs}{', multi-label' if bundle.task == MULTI else ''}"
+    )
 
 
 def open_data(request: Request) -> Source:
@@ -66,7 +85,7 @@ def open_data(request: Request) -> Source:
 
 def say_data(source: Source, console: Console) -> None:
     """What was understood of the data."""
-    console.say(f"data: {source.name}: {source.describe()}")
+    console.say(f"data: {source.name}: {source.describe()}{', multi-label' if source.multilabel else ''}")
     for note in source.notes:
         console.say(f"data: {note}")
 
@@ -80,9 +99,8 @@ def scored_split(request: Request, source: Source, known: Sequence[str]) -> str:
     chosen = request.split or next((name for name in known if name in source.splits), "")
     if chosen not in source.splits:
         asked = f"no split {chosen!r}" if chosen else f"none of the splits {', '.join(known)}"
-        raise UserError(
-            f"{request.data} has {asked}; it has {', '.join(source.splits)}.{did_you_mean(chosen, source.splits)}"
-        )
+        advice = did_you_mean(chosen, source.splits) if chosen else " Put images to score into test/ or val/ beside it."
+        raise UserError(f"{request.data} has {asked}; it has {', '.join(source.splits)}.{advice}")
     if not source.splits[chosen]:
         raise UserError(f"{request.data}: the split {chosen!r} is empty; there is nothing to score.")
     return chosen
@@ -125,6 +143,19 @@ def chosen_view(request: Request, bundle: Bundle, own: str, console: Console) ->
     return view
 
 
+def row_label(bundle: Bundle, source: Source, samples: Sequence[Sample], console: Console) -> str:
+    """What a reader of rows must know: images that are not new to the model, a part of a published set; empty where nothing."""
+    seen, count = seen_label(bundle, samples)
+    if seen:
+        console.warn(f"{count} of these images took part in making the model: {seen}")
+    return "; ".join([*parts_of(source), *([seen] if seen else [])])
+
+
+def parts_of(source: Source) -> list[str]:
+    """Words of the notes that say that a published set is not whole."""
+    return [note.partition(":")[0] for note in source.notes if note.startswith("a part of ")]
+
+
 class Opened(NamedTuple):
     """What a protocol that learns from features starts with."""
 
@@ -143,11 +174,8 @@ class Opened(NamedTuple):
         return table_of(request, self.bundle, samples, console, label, self.view)
 
     def seen(self, test: FeatureTable, console: Console) -> str:
-        """Why figures are not those of new images, empty where they are."""
-        label, count = seen_label(self.bundle, test.samples)
-        if label:
-            console.warn(f"{count} of these images took part in making the model: {label}")
-        return label
+        """What a reader of the rows must know, see `row_label`."""
+        return row_label(self.bundle, self.source, test.samples, console)
 
 
 def open_to_learn(request: Request, console: Console, view: str = "own", *, multilabel: bool = False) -> Opened:
@@ -171,7 +199,7 @@ def open_to_learn(request: Request, console: Console, view: str = "own", *, mult
     if "train" not in source.splits:
         raise UserError(
             f"{request.data} has no train split to learn from; it has {', '.join(source.splits)}. Expected train/ and test/ "
-            "or val/."
+            "or val/, each with the folders of the classes."
         )
     if not source.splits["train"]:
         raise UserError(f"{request.data}: the train split is empty; there is nothing to learn from.")
@@ -189,7 +217,7 @@ class Learnt(NamedTuple):
     dataset: str  # as rows name it
     train: FeatureTable
     test: FeatureTable
-    seen: str  # why figures are not those of new images, empty where they are
+    seen: str  # what a reader of the rows must know, empty where nothing
 
 
 def tables_to_learn(request: Request, console: Console, *, multilabel: bool = False) -> Learnt:

@@ -13,6 +13,7 @@ its publisher's code:
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -31,7 +32,7 @@ from vitkit.datasets.vizwiz import FLAWS
 from vitkit.evals.features import data_fingerprint
 from vitkit.evals.robustness import UNLABELLED, Tally, corruption_errors, ranks, tally
 from vitkit.evals.scoring import seen_label
-from vitkit.protocols.opening import chosen_view, open_model, table_of
+from vitkit.protocols.opening import chosen_view, open_model, parts_of, table_of
 from vitkit.protocols.request import Request
 from vitkit.report import Row
 
@@ -120,6 +121,11 @@ def _open(request: Request, console: Console) -> list[_Opened]:
     name, equals, folder = request.data.partition("=")
     if name == ALL:
         root = folder if equals else request.data_root
+        if not (root or os.environ.get("VITKIT_DATA")):
+            raise UserError(
+                "where are the robustness sets? Write robustness=FOLDER, or give --data-root FOLDER or the environment variable "
+                f"VITKIT_DATA, with any of the folders {', '.join(SETS)} in it; vit datasets NAME says what each must hold."
+            )
         places = {each: place_of(each, root) for each in SETS}
         here = {each: place for each, place in places.items() if place.is_dir()}
         if not here:
@@ -148,7 +154,7 @@ def _open_one(name: str, place: Path, request: Request) -> _Opened:
     mapped = shared_classes(place) if own else {}
     number = {wnid: index for index, wnid in enumerate(class_wnids())}
     accepted = [mapped[each] if own else (number[each],) for each in source.classes]
-    parts = [note.partition(":")[0] for note in source.notes if note.startswith("a part of ")]
+    parts = parts_of(source)
     if name in ("objectnet", "vizwiz_classification"):
         parts.append(COPY)
     return _Opened(name, source, accepted, "; ".join(parts))

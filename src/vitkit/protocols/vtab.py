@@ -64,6 +64,12 @@ def run(request: Request, console: Console) -> list[Row]:
     bundle = open_model(request, console)
     recipe, settings = _recipe(request, bundle), _grid(request)
     about = _about(request, settings)
+    rates, lengths = (sorted({choice[place] for choice in settings}) for place in (0, 1))
+    console.say(
+        f"protocol: {' or '.join(f'{steps:,}' for steps in lengths)} steps of {recipe.batch_size} images at "
+        f"{recipe.preprocess.image_size[0]} x {recipe.preprocess.image_size[1]}, squashed, {recipe.optim.optimiser}, rate "
+        f"{' or '.join(f'{lr:g}' for lr in rates)}{', chosen on 200 images' if len(settings) > 1 else ''}"
+    )
     if not request.out:
         console.say("results are not kept: with --out FOLDER a stopped evaluation goes on where it was")
     done: dict[str, Outcome] = {}
