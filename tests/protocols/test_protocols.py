@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -131,8 +132,11 @@ def test_settings_do_something(model: Path, photos: Path) -> None:
         evaluate(model, photos, "fewshots")
 
 
-def test_the_file_for_the_board(model: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_file_for_the_board(
+    model: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     arguments = ["evaluate", str(model), str(photos), "--protocol", "knn", "--neighbours", "5", "--json"]
+    monkeypatch.setattr(sys, "argv", ["vit", *arguments])
     assert main([*arguments, "--out", str(tmp_path / "run")]) == 0
     printed = json.loads(capsys.readouterr().out)
     found = json.loads((tmp_path / "run" / "results.json").read_text())
@@ -143,7 +147,7 @@ def test_the_file_for_the_board(model: Path, photos: Path, tmp_path: Path, capsy
     assert (data["name"], data["split"], data["images"]) == ("photos", "test", 12)
     assert len(data["fingerprint"]) == len(found["model"]["fingerprint"]) == 64
     assert found["model"]["name"] == str(model)
-    assert found["command"].startswith("vit ")
+    assert found["command"] == " ".join(["vit", *arguments])
     assert {"vitkit", "torch", "pillow"} <= set(found["versions"])
     assert found["code"]
     shutil.copy(photos / "test" / "red" / "000.png", photos / "test" / "red" / "zzz.png")

@@ -48,4 +48,5 @@ def _pool(process: int, threads: int) -> ThreadPoolExecutor:  # noqa: ARG001 - a
 
 
 def _alone() -> None:
+    torch.get_num_threads()  # a thread's first question sets it to the number of the process, which would undo the next line later
     torch.set_num_threads(1)
