@@ -2,7 +2,7 @@
 
     vit pretrain cifar10_small data=FOLDER --out RUN
 
-Width 96, depth 6, patches of 4 pixels, 8 epochs; crops, mirroring.
+Width 96, depth 6, patches of 4 pixels, 8 epochs; crops, mirroring; small first weights.
 """
 
 from __future__ import annotations
