@@ -27,7 +27,7 @@ LAYERS = {
     "zoo": 3, "analysis": 3, "diagnose": 3, "trackers": 3,
     "runfolder": 1, "train": 4, "engines": 4, "runlog": 5, "planning": 5,
     "evals": 5,
-    "recipes": 6, "audits": 6, "finetuning": 6, "pretraining": 6, "protocols": 6, "board": 6, "jobs": 6,
+    "recipes": 6, "audits": 6, "finetuning": 6, "pretraining": 6, "protocols": 6, "board": 6, "papers": 6, "jobs": 6,
     "cli": 7, "__main__": 8,
 }  # fmt: skip
 ALLOWED = {
@@ -35,6 +35,7 @@ ALLOWED = {
     ("optim", "schedules"), ("optim", "chains"),
     ("finetuning", "recipes"), ("pretraining", "recipes"), ("jobs", "pretraining"), ("jobs", "recipes"),
     ("jobs", "finetuning"), ("jobs", "audits"), ("jobs", "protocols"), ("jobs", "board"), ("finetuning", "audits"),
+    ("papers", "recipes"), ("papers", "pretraining"), ("papers", "board"), ("jobs", "papers"),
     ("protocols", "recipes"), ("protocols", "pretraining"),  # vtab fine-tunes 19 times, by the recipe of the paper
 }  # fmt: skip
 NEEDS_ORDER = [

@@ -32,6 +32,7 @@ __all__ = [
 ]
 
 TOKENS = ("cls_token", "registers", "pos_embed", "pos_x", "pos_y", "map_pool.probe")  # learned vectors, no kernels
+RELATIVE = ".attn.relative"  # such vectors in every block
 STEM_PARTS = ("stem.", "patch_embed", "cls_token", "registers", "pos_", "norm_pre")  # what comes before the first block
 CHOICES: dict[str, tuple[str, ...]] = {
     "decay": DECAYS,
@@ -177,7 +178,8 @@ def make_optimiser(model: nn.Module, config: OptimConfig, depth: int) -> torch.o
         if not parameter.requires_grad:
             continue
         scale = config.layer_decay ** (depth + 1 - layer_of(name, depth))
-        decays = config.weight_decay_of == "all" or (parameter.ndim > 1 and name not in TOKENS)
+        learned = name in TOKENS or name.endswith(RELATIVE)
+        decays = config.weight_decay_of == "all" or (parameter.ndim > 1 and not learned)
         groups.setdefault((scale, _times_rate(config, scale) if decays else 0.0), []).append(parameter)
     named = [{"params": params, "scale": scale, "weight_decay": decay} for (scale, decay), params in groups.items()]
     if config.is_pytorch:

@@ -11,8 +11,8 @@ import torch
 
 from vitkit.config import UserError
 from vitkit.data.augment import Augment
-from vitkit.data.loader import Batch, to_tensor, training_batches
-from vitkit.data.pixels import Preprocess, open_image, prepare
+from vitkit.data.loader import Batch, _to_input, to_tensor, training_batches
+from vitkit.data.pixels import Preprocess, normalise, open_image, prepare
 from vitkit.data.sources import Sample, read_source
 
 RECORD = Preprocess((12, 16))
@@ -124,3 +124,13 @@ def test_labels_of_multi_label_data_are_rows_of_zeros_and_ones(numbered: list[Sa
     for row, index in zip(batch.labels.tolist(), order.labels.tolist(), strict=True):
         assert tuple(k for k, on in enumerate(row) if on) == several[index].labels
     assert torch.equal(batch.images, order.images)
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_looking_values_up_changes_no_bit_of_them(channels: int) -> None:
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (5, 7, 6, channels), np.uint8)
+    record = Preprocess((7, 6), mean=tuple(rng.uniform(0, 1, channels)), std=tuple(rng.uniform(0.1, 1, channels)))
+    assert torch.equal(_to_input(pixels, record), to_tensor(normalise(pixels, record)))
+    values = rng.uniform(0, 1, (2, 7, 6, channels)).astype(np.float32)
+    assert torch.equal(_to_input(values, record), to_tensor(normalise(values, record)))

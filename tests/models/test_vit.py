@@ -340,7 +340,7 @@ def test_every_field_of_the_configuration_is_read(tmp_path: object) -> None:
         "position": "sincos2d", "gelu": "erf", "norm_eps": 1e-2, "layer_scale": 0.5, "drop_path": 0.5, "dropout": 0.5,
         "attention_dropout": 0.5, "registers": 2, "distilled": True, "norm_after_pool": True, "prefix_positions": "none",
         "stem": (1,), "stem_numerics": "timm", "mlp": "swiglu", "pre_norm": True, "patch_bias": False, "qkv_bias": False,
-        "head_bias": False,
+        "head_bias": False, "position_at": "layers",
     }  # fmt: skip
     elsewhere = {"position_rule"}  # read when a table is resampled: tests/zoo
     assert set(changed) | elsewhere == {f.name for f in dataclasses.fields(ViTConfig)}

@@ -6,6 +6,7 @@ Softmax, norms and activations are left out. Source: VIT_SPEC 10, which reproduc
 from __future__ import annotations
 
 from vitkit.models.hybrid import ROOT_CHANNELS, stem_grid
+from vitkit.models.positions import relative_rows
 from vitkit.models.vit import ViTConfig
 
 __all__ = ["forward_macs", "training_exaflops"]
@@ -20,6 +21,8 @@ def forward_macs(config: ViTConfig) -> int:
     embedding = h * w * config.patch_size[0] * config.patch_size[1] * channels * D
     mlp = T * D * M * (3 if config.mlp == "swiglu" else 2)
     block = 4 * T * D * D + 2 * T * T * D + mlp
+    if config.position == "relative":  # each head's queries with its vector of every offset
+        block += T * relative_rows((h, w)) * D
     pooling = 0
     if config.pool == "map":  # one query; the MLP of the pooling is never gated
         pooling = 2 * D * D + 2 * h * w * D * D + 2 * h * w * D + 2 * D * M

@@ -155,9 +155,38 @@ def _follow(parent: Any) -> None:
     os._exit(1)
 
 
-def _collate(views: list[_View]) -> list[_View]:
+class _Stacked(NamedTuple):
+    """The views of a batch, or the first error of one of them."""
+
+    pixels: np.ndarray  # (B, H, W, C)
+    classes: list[_Classes]
+    error: str
+
+
+class _Classes(NamedTuple):
+    label: int
+    labels: tuple[int, ...]
+
+
+def _collate(views: list[_View]) -> _Stacked:
     # Arrays go through a pipe. Tensors would go through shared memory, which file-size limits and small containers break.
-    return views
+    if broken := [view.error for view in views if view.error]:
+        return _Stacked(np.empty(0, np.uint8), [], broken[0])
+    return _Stacked(
+        np.stack([view.pixels for view in views]), [_Classes(view.label, view.labels) for view in views], ""
+    )
+
+
+def _to_input(pixels: np.ndarray, record: Preprocess) -> Tensor:
+    """`to_tensor` of `normalise`; where each channel has but 256 values, by looking them up."""
+    if pixels.dtype != np.uint8:
+        return to_tensor(normalise(pixels, record))
+    table = normalise(np.repeat(np.arange(256, dtype=np.uint8)[:, None], record.channels, axis=1), record)  # (256, C)
+    planes = np.ascontiguousarray(np.moveaxis(pixels, -1, 1))  # (B, C, H, W)
+    values = np.empty(planes.shape, np.float32)
+    for channel in range(record.channels):
+        values[:, channel] = table[:, channel][planes[:, channel]]
+    return torch.from_numpy(values)
 
 
 def training_batches(
@@ -188,8 +217,8 @@ def training_batches(
     within = torch.tensor(wanted)
     with warnings.catch_warnings():  # torch advises on the number of workers, which the user chose
         warnings.filterwarnings("ignore", message="This DataLoader will create")
-        loader: DataLoader[_View] = DataLoader(
-            _Views(samples, record, augment, seed, CACHE_BYTES // max(1, workers), max_pixels),
+        loader: DataLoader[_Stacked] = DataLoader(
+            _Views(samples, record, augment, seed, CACHE_BYTES // max(1, workers), max_pixels),  # type: ignore[arg-type]
             batch_sampler=_Stream(len(samples), batch_size, steps, seed, wanted, repeats),
             num_workers=workers,
             collate_fn=_collate,
@@ -197,7 +226,7 @@ def training_batches(
             worker_init_fn=_end_with_parent,
         )
     for step, views in zip(steps, loader, strict=True):
-        if broken := [view.error for view in views if view.error]:
-            raise UserError(f"an image that could be read before training cannot be read now: {broken[0]}")
-        pixels = normalise(np.stack([view.pixels for view in views]), record)
-        yield Batch(to_tensor(pixels), torch.from_numpy(targets(views, outputs)), within + step * batch_size)
+        if views.error:
+            raise UserError(f"an image that could be read before training cannot be read now: {views.error}")
+        labels = torch.from_numpy(targets(views.classes, outputs))
+        yield Batch(_to_input(views.pixels, record), labels, within + step * batch_size)

@@ -67,6 +67,9 @@ def initialise(model: VisionTransformer, seed: int, scheme: str = "official") ->
         for table in (model.pos_embed,) if config.position == "learned" else (model.pos_x, model.pos_y):
             nn.init.normal_(table, std=0.02, generator=rng)
     for block in model.blocks:
+        if block.attn.relative is not None:
+            nn.init.normal_(block.attn.relative, std=0.02, generator=rng)
+    for block in model.blocks:
         xavier(block.attn.qkv.weight, fan_out=config.embed_dim)  # not 3 D: three separate matrices
         xavier(block.attn.proj.weight, fan_out=config.embed_dim)
         zero(block.attn.qkv.bias, block.attn.proj.bias)

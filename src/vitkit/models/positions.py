@@ -13,6 +13,8 @@ from vitkit.config import UserError, did_you_mean
 __all__ = [
     "POSITION_RULES",
     "join_axes",
+    "relative_index",
+    "relative_rows",
     "resample_axis",
     "resample_patches",
     "resample_positions",
@@ -56,14 +58,14 @@ def resample_positions(
     """Resample a learned position table to another patch grid; prefix rows are kept as they are.
 
     Args:
-        table: (1, P + h*w, D), prefix rows first, then patches row by row.
+        table: (T, P + h*w, D) of T tables, prefix rows first, then patches row by row.
         old: (h, w) grid of ``table``.
         new: (h, w) grid to make.
         prefix_tokens: P, said by the caller and never guessed.
         rule: a name in `POSITION_RULES`.
 
     Returns:
-        (1, P + h'*w', D) in the dtype of ``table``; the same tensor if the grid is the same.
+        (T, P + h'*w', D) in the dtype of ``table``; the same tensor if the grid is the same.
 
     Raises:
         UserError: unknown rule, or a table whose length does not fit ``old`` and ``prefix_tokens``.
@@ -81,8 +83,8 @@ def resample_positions(
     if old == new:
         return table
     prefix, patches = table[:, :prefix_tokens], table[:, prefix_tokens:]
-    grid = patches.float().reshape(1, *old, -1).permute(0, 3, 1, 2)  # (1, D, h, w)
-    patches = _resize(grid, old, new, rule).permute(0, 2, 3, 1).reshape(1, new[0] * new[1], -1)
+    grid = patches.float().reshape(len(table), *old, -1).permute(0, 3, 1, 2)  # (T, D, h, w)
+    patches = _resize(grid, old, new, rule).permute(0, 2, 3, 1).flatten(1, 2)
     return torch.cat([prefix, patches.to(table.dtype)], dim=1)
 
 
@@ -94,7 +96,7 @@ def _resize(grid: Tensor, old: tuple[int, int], new: tuple[int, int], rule: str)
 
 
 def resample_axis(table: Tensor, new: int, rule: str) -> Tensor:
-    """Resample one table (1, n, D/2) of learned 2-D positions along its axis to (1, new, D/2), by the same rules."""
+    """Resample tables (T, n, D/2) of learned 2-D positions along their axis to (T, new, D/2), by the same rules."""
     old = table.shape[1]
     return resample_positions(table, (old, 1), (new, 1), 0, rule)
 
@@ -138,9 +140,41 @@ def sincos2d(grid: tuple[int, int], embed_dim: int) -> Tensor:
     if embed_dim % 4:
         raise UserError(f"sin-cos positions need an embed_dim that is a multiple of 4, got {embed_dim}.")
     quarter = embed_dim // 4
-    omega = 10000 ** -(torch.arange(quarter, dtype=torch.float64) / max(quarter - 1, 1))
-    y, x = torch.meshgrid(torch.arange(grid[0]), torch.arange(grid[1]), indexing="ij")
-    x_angle = x.reshape(-1, 1) * omega  # (h*w, D/4)
-    y_angle = y.reshape(-1, 1) * omega
-    table = torch.cat([x_angle.sin(), x_angle.cos(), y_angle.sin(), y_angle.cos()], dim=1)
-    return table.float().unsqueeze(0)
+    with _computed():
+        omega = 10000 ** -(torch.arange(quarter, dtype=torch.float64) / max(quarter - 1, 1))
+        y, x = torch.meshgrid(torch.arange(grid[0]), torch.arange(grid[1]), indexing="ij")
+        x_angle = x.reshape(-1, 1) * omega  # (h*w, D/4)
+        y_angle = y.reshape(-1, 1) * omega
+        table = torch.cat([x_angle.sin(), x_angle.cos(), y_angle.sin(), y_angle.cos()], dim=1)
+        return table.float().unsqueeze(0)
+
+
+PREFIX_OFFSETS = (
+    3  # rows of a relative table after those of the patches: prefix to patch, patch to prefix, prefix to prefix
+)
+
+
+def relative_rows(grid: tuple[int, int]) -> int:
+    """Rows of a table of relative positions: every offset of two patches in raster order, then those of the prefix tokens."""
+    return 2 * grid[0] * grid[1] - 1 + PREFIX_OFFSETS
+
+
+def relative_index(grid: tuple[int, int], prefix_tokens: int) -> Tensor:
+    """(N, N): which row of the table is the offset p_q - p_k of query q and key k.
+
+    The paper does not say how the class token takes part: here it has rows of its own, as query and as key.
+    Source: arXiv 2010.11929, appendix D.4.
+    """
+    count, P = grid[0] * grid[1], prefix_tokens
+    with _computed():
+        place = torch.arange(count)
+        index = torch.empty(P + count, P + count, dtype=torch.int64)
+        index[P:, P:] = place[:, None] - place[None, :] + count - 1
+        index[:P, P:], index[P:, :P], index[:P, :P] = (2 * count - 1 + n for n in range(PREFIX_OFFSETS))
+        return index
+
+
+def _computed() -> torch.device:
+    """For what is computed, not loaded: it has values also where the model is built on the meta device and filled later."""
+    device = torch.get_default_device()
+    return torch.device("cpu" if device.type == "meta" else device)

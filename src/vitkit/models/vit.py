@@ -22,7 +22,7 @@ from vitkit.config import UserError, did_you_mean
 from vitkit.models.draws import Draws, uniform
 from vitkit.models.hybrid import STEM_NUMERICS, ResNetStem, stem_grid
 from vitkit.models.initialise import initialise
-from vitkit.models.positions import POSITION_RULES, join_axes, sincos2d
+from vitkit.models.positions import POSITION_RULES, join_axes, relative_index, relative_rows, sincos2d
 
 __all__ = ["HYBRIDS", "SIZES", "Attention", "Block", "Features", "MapPool", "Mlp", "ViTConfig", "VisionTransformer"]
 
@@ -74,9 +74,11 @@ class ViTConfig:
     pool: str = "cls"
     norm_after_pool: bool = False  # the last norm reads the pooled vector, not the tokens (timm's fc_norm)
     representation_size: int = 0  # width of the tanh layer before the head ("pre_logits"); 0: none
-    position: str = (
-        "learned"  # learned (1-D) | learned2d (rows and columns, half the width each) | sincos2d (fixed) | none
-    )
+    # learned (1-D) | learned2d (rows and columns, half the width each) | sincos2d (fixed) | relative (a learned vector per
+    # 1-D offset of query and key, in every attention) | none
+    position: str = "learned"
+    # stem: added once before the blocks | layers: a table of its own before every block | shared: one table before every block
+    position_at: str = "stem"
     prefix_positions: str = "all"  # which prefix tokens have rows in the learned 1-D table: all | cls | none
     position_rule: str = "bilinear_align_corners"  # how positions are resampled to another grid
     stem: tuple[int, ...] | None = (
@@ -115,7 +117,8 @@ class ViTConfig:
             object.__setattr__(self, "stem", units)
         choices = {
             "pool": ("cls", "mean", "map", "cls_mean", "none"),
-            "position": ("learned", "learned2d", "sincos2d", "none"),
+            "position": ("learned", "learned2d", "sincos2d", "relative", "none"),
+            "position_at": ("stem", "layers", "shared"),
             "prefix_positions": ("all", "cls", "none"),
             "position_rule": tuple(POSITION_RULES),
             "stem_numerics": tuple(STEM_NUMERICS),
@@ -147,6 +150,12 @@ class ViTConfig:
                 )
         if min(self.grid) < 1:
             raise UserError(f"image_size {self.image_size} is smaller than one patch of {self.patch_size}.")
+        places = {"learned": 3, "learned2d": 3, "sincos2d": 1}.get(self.position, 1)
+        if self.position_at not in choices["position_at"][:places]:
+            raise UserError(
+                f"position_at is {self.position_at!r}, which is for learned positions (learned, learned2d); position is "
+                f"{self.position!r}. Say position_at=stem."
+            )
         for name in ("drop_path", "dropout", "attention_dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise UserError(f"{name} must be in [0, 1), got {getattr(self, name)}.")
@@ -182,6 +191,11 @@ class ViTConfig:
     def position_prefix(self) -> int:
         """How many rows of the learned 1-D position table come before those of the patches."""
         return {"all": self.prefix_tokens, "cls": int(self.cls_token), "none": 0}[self.prefix_positions]
+
+    @property
+    def position_tables(self) -> int:
+        """How many tables of learned positions there are."""
+        return self.depth if self.position_at == "layers" else 1
 
     @property
     def pooled_dim(self) -> int:
@@ -233,15 +247,34 @@ class Attention(nn.Module):
         self.fused = True  # which kernel computes it, never what is computed; set from outside (train, engines)
         self.qkv = nn.Linear(D, 3 * D, bias=config.qkv_bias)  # rows [q; k; v], each head-major
         self.proj = nn.Linear(D, D)
+        self.relative: nn.Parameter | None = None
+        if config.position == "relative":  # of all heads
+            index = relative_index(config.grid, config.prefix_tokens)
+            self.relative = nn.Parameter(torch.empty(relative_rows(config.grid), D // config.num_heads))
+            self.register_buffer("relative_index", index, persistent=False)
+
+    def position_logits(self, q: Tensor) -> Tensor | None:
+        """What relative positions add to the logits (B, K, N, N) of scaled queries (B, K, N, d); None where there are none.
+
+        Source: arXiv 2010.11929, appendix D.4.
+        """
+        if self.relative is None:
+            return None
+        index = self.get_buffer("relative_index").expand(*q.shape[:2], -1, -1)
+        return (q @ self.relative.T.to(q.dtype)).gather(-1, index)  # (B, K, N, offsets) -> (B, K, N, N)
 
     def forward(self, x: Tensor) -> Tensor:
         B, N, D = x.shape
         q, k, v = self.qkv(x).reshape(B, N, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)  # each (B, K, N, d)
         dropout = self.attention_dropout if self.training else 0.0
         if self.fused:
-            x = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout)
+            added = None if self.relative is None else self.position_logits(q * q.shape[-1] ** -0.5)
+            x = F.scaled_dot_product_attention(q, k, v, attn_mask=added, dropout_p=dropout)
         else:
-            logits = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)  # (B, K, N, N)
+            q = q * q.shape[-1] ** -0.5
+            logits = q @ k.transpose(-2, -1)  # (B, K, N, N)
+            if (added := self.position_logits(q)) is not None:
+                logits = logits + added
             # The kernel computes in float32 whatever it reads and writes; autocast would add two copies of (N, N) around it.
             with torch.autocast(x.device.type, enabled=False):
                 weights = logits.softmax(dim=-1)
@@ -351,14 +384,11 @@ class VisionTransformer(nn.Module):
         self.cls_token = nn.Parameter(torch.empty(1, 1, D)) if config.cls_token else None
         self.registers = nn.Parameter(torch.empty(1, config.registers, D)) if config.registers else None
         if config.position == "learned":
-            self.pos_embed = nn.Parameter(torch.empty(1, config.position_prefix + h * w, D))
+            self.pos_embed = nn.Parameter(torch.empty(config.position_tables, config.position_prefix + h * w, D))
         elif config.position == "learned2d":
-            self.pos_x, self.pos_y = (nn.Parameter(torch.empty(1, n, D // 2)) for n in (w, h))
+            self.pos_x, self.pos_y = (nn.Parameter(torch.empty(config.position_tables, n, D // 2)) for n in (w, h))
         elif config.position == "sincos2d":
-            # computed, not loaded: it has values also where the model is built on the meta device and filled later
-            device = torch.get_default_device()
-            with torch.device("cpu" if device.type == "meta" else device):
-                self.register_buffer("pos_fixed", sincos2d((h, w), D), persistent=False)
+            self.register_buffer("pos_fixed", sincos2d((h, w), D), persistent=False)
         self.norm_pre = nn.LayerNorm(D, eps=config.norm_eps) if config.pre_norm else None
         self.dropout = nn.Dropout(config.dropout)
         rates = [config.drop_path * i / max(config.depth - 1, 1) for i in range(config.depth)]
@@ -390,7 +420,9 @@ class VisionTransformer(nn.Module):
         x = self.dropout(self._place(x))
         if self.norm_pre is not None:
             x = self.norm_pre(x)
-        for block in self.blocks:
+        for index, block in enumerate(self.blocks):
+            if index and config.position_at != "stem":
+                x = x + self.positions(index)
             x = block(x)
         if not config.norm_after_pool:
             x = self.norm(x)
@@ -403,16 +435,30 @@ class VisionTransformer(nn.Module):
         if config.position == "sincos2d":  # patches only
             x = x + self.get_buffer("pos_fixed")
         elif config.position == "learned2d":
-            x = x + join_axes(self.pos_x, self.pos_y)
+            x = x + join_axes(self.pos_x[:1], self.pos_y[:1])
         tokens = [token.expand(B, -1, -1) for token in (self.cls_token, self.registers) if token is not None]
         if config.position != "learned":
             return torch.cat([*tokens, x], dim=1)
         if config.prefix_tokens == Q:
-            return torch.cat([*tokens, x], dim=1) + self.pos_embed
-        x = (
-            torch.cat([*tokens[:Q], x], dim=1) + self.pos_embed
-        )  # Q is 0 or 1 here: the registers come without positions
-        return torch.cat([x[:, :Q], *tokens[Q:], x[:, Q:]], dim=1)
+            return torch.cat([*tokens, x], dim=1) + self.pos_embed[:1]
+        x = torch.cat([*tokens[:Q], x], dim=1) + self.pos_embed[:1]
+        return torch.cat([x[:, :Q], *tokens[Q:], x[:, Q:]], dim=1)  # Q is 0 or 1: the registers come without positions
+
+    def positions(self, index: int) -> Tensor:
+        """What is added to all tokens before block ``index``, (1, N, D); zeros for prefix tokens that have no positions.
+
+        Of models with learned or fixed positions.
+        """
+        config = self.config
+        one = slice(index, index + 1) if config.position_at == "layers" else slice(1)
+        P, Q = config.prefix_tokens, config.position_prefix if config.position == "learned" else 0
+        if config.position == "learned":
+            table = self.pos_embed[one]
+        elif config.position == "learned2d":
+            table = join_axes(self.pos_x[one], self.pos_y[one])
+        else:
+            table = self.get_buffer("pos_fixed")
+        return torch.cat([table[:, :Q], table.new_zeros(1, P - Q, table.shape[2]), table[:, Q:]], dim=1)
 
     def represent(self, features: Features) -> Tensor:
         """Pooled representation (B, `feature_dim`), the input of the head; (B, N, D or R) for pool='none'."""

@@ -42,6 +42,11 @@ def resize(
     new = dataclasses.replace(old, image_size=size, patch_size=patch)  # type: ignore[arg-type]
     if new == old:
         return model
+    if old.position == "relative" and new.grid != old.grid:
+        raise UserError(
+            f"this model has relative positions of a {old.grid[0]}x{old.grid[1]} grid, whose offsets, in raster order, mean "
+            f"nothing on a grid of {new.grid[0]}x{new.grid[1]}. Run it at {old.image_size[0]}x{old.image_size[1]} pixels."
+        )
     _check_memory(new)
     state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     state["patch_embed.weight"] = resample_patches(state["patch_embed.weight"], new.patch_size)

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from vitkit.data.pixels import CLIP_MEAN, CLIP_STD, HALF, IMAGENET_MEAN, IMAGENET_STD, Preprocess
 from vitkit.models.hybrid import ROOT_CHANNELS
+from vitkit.models.positions import relative_rows
 from vitkit.models.vit import SIZES, ViTConfig
 
 __all__ = [
@@ -153,7 +154,12 @@ def count_parameters(config: ViTConfig) -> int:
     h, w = config.grid
     total = stem + channels * config.patch_size[0] * config.patch_size[1] * D + D * config.patch_bias
     total += config.prefix_tokens * D
-    total += {"learned": (config.position_prefix + h * w) * D, "learned2d": (h + w) * D // 2}.get(config.position, 0)
+    relative = relative_rows((h, w)) * (D // config.num_heads)
+    total += {
+        "learned": config.position_tables * (config.position_prefix + h * w) * D,
+        "learned2d": config.position_tables * (h + w) * D // 2,
+        "relative": config.depth * relative,
+    }.get(config.position, 0)
     attention = 3 * D * D + 3 * D * config.qkv_bias + D * D + D
     total += config.depth * (2 * norm + attention + mlp + (2 * D if config.layer_scale is not None else 0))
     total += norm + norm * config.pre_norm

@@ -43,6 +43,9 @@ def target_named(name: str, config: ViTConfig) -> ModuleType:
     Raises:
         UserError: no such target, or none of its families has such a model.
     """
+    if name != "vitkit" and (config.position == "relative" or config.position_at != "stem"):
+        own = "relative positions" if config.position == "relative" else f"positions at {config.position_at}"
+        raise UserError(f"{own} are vitkit's own; no other format has them. Write the model with --to vitkit.")
     if name == "huggingface":
         return family_for(config)
     module = format_named(name)
