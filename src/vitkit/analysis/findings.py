@@ -37,9 +37,14 @@ def filter_finding(filters: Filters) -> Finding:
     share, n = float(filters.explained.sum()), len(filters.explained)
     frequency = float(np.average(filters.frequency, weights=filters.explained))
     holds = share >= 0.5 and frequency <= SMOOTH * filters.noise
+    slow, fast = (
+        int((filters.frequency <= SMOOTH * filters.noise).sum()),
+        int((filters.frequency >= filters.noise).sum()),
+    )
     return Finding(
         f"The first {n} components hold {100 * share:.0f} % of the filters' variance. Their mean spatial frequency is "
-        f"{frequency:.3f} cycles per pixel, where white noise has {filters.noise:.3f}: "
+        f"{frequency:.2f} cycles per pixel, where white noise has {filters.noise:.2f}; {slow} of them vary at most half as fast as "
+        f"noise, {fast} faster than noise: "
         + (
             "a few smooth basis functions, as the paper describes."
             if holds
