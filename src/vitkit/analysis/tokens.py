@@ -61,5 +61,6 @@ class TokenNorms:
 
     def result(self, images: int) -> Norms:
         """Means over so many images."""
-        median, high, share, having, *prefix = (self._sums / images).numpy().T
-        return Norms(median, high, self._most.numpy(), np.array(prefix).reshape(len(prefix), -1).T, share, having)
+        means = (self._sums / images).numpy()
+        median, high, share, having = means[:, :4].T
+        return Norms(median, high, self._most.numpy(), means[:, 4:], share, having)
