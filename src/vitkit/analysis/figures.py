@@ -124,7 +124,7 @@ def _heads(axes: Axes, values: Array, uniform: float | None) -> None:
     axes.plot(layers, values.mean(axis=1), label="mean of the heads", **{**line_style(0), "marker": ""}, zorder=2)
     if uniform is not None:
         axes.axhline(uniform, color="#888888", linestyle=(0, (1, 2)), linewidth=1.2, label="uniform attention")
-    axes.set_ylim(0, max(float(values.max()), uniform or 0.0) * 1.06)
+    axes.set_ylim(0, max(float(values.max()), uniform or 0.0) * 1.06 or 1)
     _number(axes.xaxis, list(layers), range(L), 0)
     axes.set_xlabel("network depth (layer)")
     axes.legend(loc="lower right")
