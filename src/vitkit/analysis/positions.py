@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -59,7 +60,8 @@ def position_table(model: VisionTransformer, layer: int = 0) -> Tensor:
         raise UserError(
             f"there is no table of positions {layer}: the model has {config.position_tables}, numbered from 0."
         )
-    return model.positions(layer % config.position_tables)[0, config.prefix_tokens :].detach().cpu().double()
+    with torch.no_grad():
+        return model.positions(layer % config.position_tables)[0, config.prefix_tokens :].cpu().double()
 
 
 def position_similarity(model: VisionTransformer, layer: int = 0) -> Similarity:

@@ -5,8 +5,8 @@ for images in batches:  # (B, C, H, W), preprocessed
     survey.add(images)
 survey.result()
 
-Everything is summed while a layer computes, by hooks: nothing is kept of an image or of a layer, so that memory depends neither on the
-number of images nor on depth.
+Everything is summed while a layer computes, by hooks: nothing is kept of an image or of a layer, so that memory depends
+neither on the number of images nor on depth.
 """
 
 from __future__ import annotations

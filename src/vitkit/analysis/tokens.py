@@ -24,7 +24,8 @@ Array = npt.NDArray[np.float64]
 
 
 def outliers(norms: Tensor) -> Tensor:
-    """Which of each image's patch tokens stand out, (B, h*w) of norms (B, h*w): 6 robust deviations above, and twice, the median."""
+    """Which of each image's patch tokens stand out, (B, h*w) of norms (B, h*w): those above 6 robust deviations more than the
+    median, and above twice the median."""
     median = norms.quantile(0.5, dim=1, keepdim=True)
     deviation = GAUSSIAN * (norms - median).abs().quantile(0.5, dim=1, keepdim=True)
     return norms > torch.maximum(median + DEVIATIONS * deviation, TIMES * median)

@@ -18,7 +18,7 @@ from typing import Any
 import click
 
 from vitkit import __version__
-from vitkit.cli import checkpoints, comparing, evaluating, published, training
+from vitkit.cli import analysing, checkpoints, comparing, evaluating, published, training
 from vitkit.cli.options import (
     Duration,
     Setting,
@@ -40,6 +40,7 @@ __all__ = ["cli", "main"]
 SECTIONS = (
     ("Make a classifier", ("audit", "finetune", "demo")),
     ("Use it", ("predict", "evaluate", "compare")),
+    ("See inside", ("analyze",)),
     ("Train as published", ("pretrain", "recipes")),
     ("Published models", ("models", "verify", "convert")),
     ("Published data and results", ("datasets", "results")),
@@ -243,6 +244,7 @@ def doctor(as_json: bool, offline: bool) -> None:
 
 
 for _command in (
+    analysing.analyze,
     checkpoints.convert,
     checkpoints.models,
     checkpoints.verify,
