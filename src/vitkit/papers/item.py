@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from vitkit.config import UserError, did_you_mean
+from vitkit.data.containers import ImageSource
 
 __all__ = ["KINDS", "PAPER", "Draw", "Item", "Outcome", "Request", "settled"]
 
@@ -34,26 +35,26 @@ class Item:
     title: str  # a few words
     shows: str  # what the paper shows in it, one sentence
     kind: str  # of `KINDS`
-    needs: tuple[str, ...] = ()  # fields of `Request` without which it cannot run: model, images, data
+    needs: tuple[str, ...] = ()  # fields of `Request` without which it cannot run: models, images, data
     takes: tuple[str, ...] = ()  # further fields of `Request` that it heeds; any other that is given is refused
     settings: Mapping[str, Any] = field(default_factory=dict)  # what --set may change, with defaults
     weights: tuple[str, ...] = ()  # models of the zoo that the paper's own used, or the nearest that were published
+    sets: tuple[str, ...] = ()  # published data sets of `vit datasets` that its values are of
+    hardware: str = ""  # what it takes more than a processor and minutes, in words
     lacking: str = ""  # what the paper had for it that is not to be had here, and so is not in ours
     commands: tuple[str, ...] = ()  # of vitkit, that would make our values where `run` does not; "# words" may follow
-    source: str = ""  # where in the paper; empty: the item itself
 
 
 @dataclass(frozen=True)
 class Request:
-    """What a person asked for; a field's default means: nothing was said."""
+    """What a person asked for; a field at its default was not said."""
 
     out: Path | None = None  # folder for figures, data, and whatever may be gone on with
-    model: str = ""  # whatever `vitkit.load` takes
-    images: tuple[str, ...] = ()  # DATA, files, folders or globs
+    models: tuple[str, ...] = ()  # each whatever `vitkit.load` takes; figure12 also sizes such as B/16
+    images: tuple[tuple[str, ImageSource], ...] = ()  # name and place of each
     data: str = ""  # DATA with labels, to train on
     max_images: int | None = None
     sizes: tuple[int, ...] = ()  # pixels
-    layers: tuple[int, ...] = ()
     budget: float | None = None  # seconds
     everything: bool = False  # --all: also the parts that take long
     residual: str = ""  # of rollout: half or none

@@ -16,7 +16,9 @@ ITEM = Item(
     "TPUv3-core-days of pre-training",
     kind="published",
     weights=("imagenet21k/ViT-L_16",),
-    lacking="the models pre-trained on JFT-300M, which were never published; 230 to 2,500 TPUv3-core-days to train such ones",
+    sets=("imagenet", "cifar10", "cifar100", "pets", "flowers102"),
+    hardware="a GPU to fine-tune at 384 to 518 pixels; 230 to 2,500 TPUv3-core-days to pre-train",
+    lacking="the models pre-trained on JFT-300M, which were never published",
     commands=(
         f"vit pretrain paper_finetune_imagenet {START} data=FOLDER image_size=512 optim.polyak=0.9999 --out RUN  # ImageNet",
         f"vit pretrain paper_finetune_cifar10 {START} data=FOLDER --out RUN  # cifar100, pets, flowers102 alike",

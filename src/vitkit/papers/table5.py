@@ -13,7 +13,9 @@ ITEM = Item(
     title="accuracies by pre-training set",
     shows="five models pre-trained on ImageNet, ImageNet-21k and JFT-300M, fine-tuned at 384 pixels on six data sets",
     kind="published",
-    weights=("imagenet21k/ViT-B_16", "imagenet21k/ViT-B_32", "imagenet21k/ViT-L_16", "imagenet21k/ViT-L_32", "imagenet21k/ViT-H_14"),
+    weights=tuple(f"imagenet21k/ViT-{name}" for name in ("B_16", "B_32", "L_16", "L_32", "H_14")),
+    sets=("imagenet", "cifar10", "cifar100", "pets", "flowers102"),
+    hardware="a GPU to fine-tune at 384 pixels",
     lacking="the models pre-trained on JFT-300M, which were never published, and those of ImageNet alone",
     commands=(
         "vit pretrain paper_finetune_cifar10 start=imagenet21k/ViT-B_16 data=FOLDER --out RUN  # cifar100, imagenet, pets, "
@@ -21,7 +23,7 @@ ITEM = Item(
         "vit pretrain paper_b16_imagenet data=FOLDER --out RUN  # then fine-tuned alike with start=RUN/model",
         "vit results add RUN --model-name 'ViT-B/16 ImageNet-21k'",
     ),
-)  # fmt: skip
+)
 
 
 def run(_request: Request, _console: Console) -> Outcome:

@@ -14,6 +14,7 @@ ITEM = Item(
     title="accuracy and exaFLOPs of the scaling study",
     shows="18 Vision Transformers, ResNets and hybrids pre-trained on JFT-300M: six accuracies and the exaFLOPs that they took",
     kind="computed",
+    hardware="thousands of TPUv3-core-days for the accuracies",
     lacking="the accuracies: JFT-300M is not public",
     commands=("vit pretrain paper_b32_jft300m data=FOLDER --out RUN  # of each recipe that `vit recipes jft` lists",),
 )

@@ -14,6 +14,8 @@ ITEM = Item(
     shows="the nineteen tasks of VTAB-1k for H/14 and L/16 pre-trained on JFT-300M, and L/16 on ImageNet-21k",
     kind="published",
     weights=("imagenet21k/ViT-L_16",),
+    sets=("caltech101", "cifar100", "dtd", "flowers102", "pets", "svhn", "eurosat", "resisc45"),
+    hardware="a GPU to fine-tune nineteen times at 384 pixels",
     lacking="the two models pre-trained on JFT-300M, which were never published",
     commands=(
         "vit evaluate imagenet21k/ViT-L_16 vtab --protocol vtab --data-root FOLDER --out RUN",
