@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -89,7 +90,7 @@ def lit(seen: Pixels, found: Tensor) -> Pixels:
 
 def _draw(shown: list[tuple[Pixels, Pixels]], columns: int, stem: Path) -> tuple[Path, Path]:
     """Pairs of input and lit input, ``columns`` pairs in a row."""
-    columns = min(columns, len(shown))
+    columns = min(columns, math.ceil(math.sqrt(len(shown))))
     lines = -(-len(shown) // columns)
     height, width = shown[0][0].shape[:2]
     size = min(1.4, 14 / (2 * columns))  # inches of one picture
