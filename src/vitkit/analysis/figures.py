@@ -124,7 +124,7 @@ def _heads(axes: Axes, values: Array, uniform: float | None) -> None:
     axes.plot(layers, values.mean(axis=1), label="mean of the heads", **{**line_style(0), "marker": ""}, zorder=2)
     if uniform is not None:
         axes.axhline(uniform, color="#888888", linestyle=(0, (1, 2)), linewidth=1.2, label="uniform attention")
-    axes.set_ylim(0, max(float(values.max()), uniform or 0.0) * 1.06)
+    axes.set_ylim(0, max(float(values.max()), uniform or 0.0) * 1.06 or 1)
     _number(axes.xaxis, list(layers), range(L), 0)
     axes.set_xlabel("network depth (layer)")
     axes.legend(loc="lower right")
@@ -147,17 +147,23 @@ def draw_token_norms(axes: Axes, lines: Sequence[tuple[str, Array]]) -> None:
     for index, (label, values) in enumerate(lines):
         axes.plot(np.arange(len(values)), values, label=label, **line_style(index))
     axes.set_yscale("log")
+    low, high = axes.get_ylim()
+    axes.set_ylim(low, high * (high / low) ** 0.35)  # room for the legend
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_formatter("{x:g}" if high < 20 * low else "")
     _number(axes.xaxis, list(range(len(lines[0][1]))), range(len(lines[0][1])), 0)
     axes.set_xlabel("blocks passed")
     axes.set_ylabel("norm of a token")
     axes.set_title("Token norms")
-    axes.legend()
+    axes.legend(loc="upper center", ncol=2)
 
 
 def draw_outliers(axes: Axes, shares: Array) -> None:
     """Share (L + 1,) of patch tokens whose norm is an outlier of its image, in percent."""
     axes.bar(np.arange(len(shares)), 100 * shares, color="#5b6fa8", edgecolor="#00204d", linewidth=0.6)
     axes.set_ylim(0, max(1.0, 110 * float(shares.max())))
+    if not shares.any():
+        axes.text(0.5, 0.5, "none", transform=axes.transAxes, ha="center", va="center", color="#555555")
     _number(axes.xaxis, list(range(len(shares))), range(len(shares)), 0)
     axes.set_xlabel("blocks passed")
     axes.set_ylabel("outliers among patch tokens (%)")
@@ -183,4 +189,4 @@ def _bar(axes: Axes, shown: Any, label: str) -> None:
     figure = axes.figure
     assert figure is not None
     bar = figure.colorbar(shown, ax=axes, shrink=0.82, pad=0.03, label=label)
-    bar.outline.set_visible(False)  # type: ignore[operator]
+    bar.outline.set_visible(False)

@@ -37,9 +37,14 @@ def filter_finding(filters: Filters) -> Finding:
     share, n = float(filters.explained.sum()), len(filters.explained)
     frequency = float(np.average(filters.frequency, weights=filters.explained))
     holds = share >= 0.5 and frequency <= SMOOTH * filters.noise
+    slow, fast = (
+        int((filters.frequency <= SMOOTH * filters.noise).sum()),
+        int((filters.frequency >= filters.noise).sum()),
+    )
     return Finding(
         f"The first {n} components hold {100 * share:.0f} % of the filters' variance. Their mean spatial frequency is "
-        f"{frequency:.3f} cycles per pixel, where white noise has {filters.noise:.3f}: "
+        f"{frequency:.2f} cycles per pixel, where white noise has {filters.noise:.2f}; {slow} of them vary at most half as fast as "
+        f"noise, {fast} faster than noise: "
         + (
             "a few smooth basis functions, as the paper describes."
             if holds
@@ -75,8 +80,13 @@ def distance_finding(found: Surveyed) -> Finding:
     means = found.distance.mean(axis=1)
     first, far = found.distance[0], found.uniform_distance / 2
     growth = rank_correlation(means)
-    grows = growth is not None and growth >= STEADY
-    said = "one layer has no depth to grow with" if growth is None else f"rank correlation with depth {growth:+.2f}"
+    grows = None if growth is None else growth >= STEADY
+    said = "no growth to tell of" if growth is None else f"rank correlation with depth {growth:+.2f}"
+    pattern = {
+        True: "distance grows with depth, as in the paper.",
+        False: "distance does not grow steadily with depth as in the paper.",
+        None: "with one distance alone nothing can grow.",
+    }[grows]
     half = len(means) // 2
     halves = (
         f"{means[:half].mean():.0f} pixels in the first half of the layers and {means[-half:].mean():.0f} in the second"
@@ -87,12 +97,7 @@ def distance_finding(found: Surveyed) -> Finding:
     return Finding(
         f"The mean attention distance is {halves} ({said}; uniform attention has {found.uniform_distance:.0f}). In the first layer "
         f"{_heads(wide)} at half of that or farther and {_heads(local)} nearer, from {first.min():.0f} to {first.max():.0f} "
-        "pixels: "
-        + (
-            "distance grows with depth, as in the paper."
-            if grows
-            else "distance does not grow steadily with depth as in the paper."
-        ),
+        f"pixels: {pattern}",
         grows,
     )
 

@@ -94,7 +94,7 @@ def filter_plate(filters: Filters) -> Plate:
         filter_finding(filters),
         f"The first {n} principal components of the patch embedding's filters ({p} x {q} pixels, less the mean filter), from the "
         f"top left in rows. {colours}",
-        (4.6, 3.2) if C in (1, 3) else (4.6, 5.5),
+        (4.6, 3.0) if C in (1, 3) else (4.6, 5.5),
         (lambda axes: draw_filters(axes, filters),),
     )
 

@@ -85,8 +85,9 @@ def position_similarity(model: VisionTransformer, layer: int = 0) -> Similarity:
 def position_structure(similarity: Similarity) -> Structure:
     """How much similarity follows nearness, and rows and columns beyond that.
 
-    Pairs of one row are compared with pairs of neither one row nor one column whose distance rounds to the same number of
-    patches, since patches of one row are also nearer to each other than others are.
+    Patches of one row are also nearer to each other than others are. So each of their distances is compared with pairs of
+    neither one row nor one column: with the line between the means of the next shorter and the next longer distance that
+    such pairs have. Neighbours have no such pairs and do not count.
     """
     values, rows, columns = similarity
     h, w = values.shape[2:]
@@ -99,23 +100,28 @@ def position_structure(similarity: Similarity) -> Structure:
     nearness = None
     if others.any() and values[others].std() > TOLERANCE and distance[others].std() > TOLERANCE:
         nearness = float(np.corrcoef(values[others], -distance[others])[0, 1])
-    lengths = np.rint(distance).astype(int)
+    squares = down**2 + across**2
     aslant = known & (down > 0) & (across > 0)
     in_row, in_column = known & (down == 0) & (across > 0), known & (across == 0) & (down > 0)
-    return Structure(nearness, _excess(values, lengths, in_row, aslant), _excess(values, lengths, in_column, aslant))
+    return Structure(nearness, *(_excess(values, squares, ones, aslant) for ones in (in_row, in_column)))
 
 
 def _excess(
-    values: Array, lengths: npt.NDArray[np.int_], ones: npt.NDArray[np.bool_], others: npt.NDArray[np.bool_]
+    values: Array, squares: npt.NDArray[np.int_], ones: npt.NDArray[np.bool_], others: npt.NDArray[np.bool_]
 ) -> float | None:
-    """Mean of ``ones`` less that of ``others`` of equal length, weighted by how many ones there are of each length."""
-    size = int(lengths.max()) + 1
-    sums, counts = [], []
-    for chosen in (ones, others):
-        sums.append(np.bincount(lengths[chosen], weights=values[chosen], minlength=size))
-        counts.append(np.bincount(lengths[chosen], minlength=size))
-    both = (counts[0] > 0) & (counts[1] > 0)
-    if not both.any():
+    """Mean of ``ones`` less what ``others`` have at the same distance, of which the squares are given."""
+    if not others.any():
         return None
-    difference = sums[0][both] / counts[0][both] - sums[1][both] / counts[1][both]
-    return float(np.average(difference, weights=counts[0][both]))
+    lengths, means, _ = _by_length(values[others], squares[others])
+    own, own_means, counts = _by_length(values[ones], squares[ones])
+    between = (own >= lengths[0]) & (own <= lengths[-1])
+    if not between.any():
+        return None
+    difference = own_means[between] - np.interp(own[between], lengths, means)
+    return float(np.average(difference, weights=counts[between]))
+
+
+def _by_length(values: Array, squares: npt.NDArray[np.int_]) -> tuple[Array, Array, npt.NDArray[np.int_]]:
+    """Distances in rising order, the mean of the values at each, and their number."""
+    lengths, place, counts = np.unique(squares, return_inverse=True, return_counts=True)
+    return np.sqrt(lengths), np.bincount(place, weights=values) / counts, counts

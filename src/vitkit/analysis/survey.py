@@ -80,11 +80,12 @@ class Survey:
             self._norms.add(len(grams), tokens)
             grams.append(gram_matrix(tokens))
 
+        def attending(layer: int) -> Callable[[Tensor], None]:
+            return lambda qkv: self._attend(layer, qkv)
+
         blocks = self.model.blocks
-        hooks: list[tuple[nn.Module, Callable[[Tensor, Tensor], None]]] = [
-            (block.attn.qkv, lambda _, qkv, layer=layer: self._attend(layer, qkv)) for layer, block in enumerate(blocks)
-        ]
-        hooks += [(block, lambda _, tokens: between(tokens)) for block in blocks]
+        hooks: list[tuple[nn.Module, Callable[[Tensor], None]]] = [(block, between) for block in blocks]
+        hooks += [(block.attn.qkv, attending(layer)) for layer, block in enumerate(blocks)]
         with torch.no_grad(), evaluating(self.model), _watched(blocks[0], between, hooks):
             self.model.forward_features(images)
         self._similarity.add(torch.stack(grams))
@@ -93,8 +94,9 @@ class Survey:
     def _attend(self, layer: int, qkv: Tensor) -> None:
         config, attention = self.model.config, self.model.blocks[layer].attn
         grid, pixels, P = config.grid, patch_pixels(config), config.prefix_tokens
-        for part in qkv.split(max(1, WEIGHTS // (config.num_heads * qkv.shape[1] ** 2))):
-            weights = attention_weights(attention, part)
+        together = max(1, WEIGHTS // (config.num_heads * qkv.shape[1] ** 2))  # images
+        for start in range(0, len(qkv), together):
+            weights = attention_weights(attention, qkv[start : start + together])
             found = (
                 attention_distance(weights, grid, pixels, P),
                 attention_distance(weights, grid, pixels, P, renormalise=True),
@@ -136,18 +138,16 @@ def uniform_distance(grid: tuple[int, int], patch_size: tuple[int, int]) -> floa
 
 @contextmanager
 def _watched(
-    first: nn.Module,
-    enter: Callable[[Tensor], None],
-    hooks: Sequence[tuple[nn.Module, Callable[[Tensor, Tensor], None]]],
+    first: nn.Module, enter: Callable[[Tensor], None], hooks: Sequence[tuple[nn.Module, Callable[[Tensor], None]]]
 ) -> Iterator[None]:
-    """Call functions as modules compute: ``enter`` with what ``first`` reads, each other with (input, output) of its module."""
+    """Call functions while modules compute: ``enter`` with what ``first`` reads, each other with what its module gives."""
 
     def before(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         enter(inputs[0])
 
-    def after(call: Callable[[Tensor, Tensor], None]) -> Any:
-        def hook(_module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            call(inputs[0], output)
+    def after(call: Callable[[Tensor], None]) -> Any:
+        def hook(_module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
+            call(output)
 
         return hook
 
