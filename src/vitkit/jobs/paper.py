@@ -16,7 +16,7 @@ from vitkit.data.pixels import MAX_PIXELS
 from vitkit.datasets.book import place_of
 from vitkit.datasets.unlabelled import list_images
 from vitkit.papers.book import all_items, find_item, run_item
-from vitkit.papers.item import KINDS, PAPER, Item, Outcome, Request
+from vitkit.papers.item import KINDS, PAPER, Item, Outcome, Request, settled
 from vitkit.report import versions
 
 __all__ = ["PaperResult", "describe_item", "list_items", "overview_lines", "paper", "result_lines"]
@@ -119,6 +119,10 @@ def _check(item: Item, request: Request, images: Sequence[str]) -> None:
         heeded = [OPTIONS[name][0] for name in (*item.needs, *item.takes)]
         takes = f"takes {', '.join(heeded)}" if heeded else "takes no such options"
         raise UserError(f"{OPTIONS[extra[0]][0]} says nothing to {item.name}, which {takes}.")
+    if item.most_models and len(request.models) > item.most_models:
+        most = "one model" if item.most_models == 1 else f"at most {item.most_models} models"
+        raise UserError(f"{item.name} takes {most}, got {len(request.models)}: {', '.join(request.models)}.")
+    settled(item, request)
     if request.max_images is not None and request.max_images < 1:
         raise UserError(f"--max-images must be at least 1, got {request.max_images}.")
     if request.workers < 1:

@@ -32,7 +32,7 @@ def run(request: Request, console: Console) -> Outcome:
     from vitkit.models.vit import VisionTransformer, ViTConfig
 
     if request.models:
-        ((name, bundle), *_) = open_models(request, console)
+        ((name, bundle),) = open_models(request, console)
         model = bundle.model
     else:
         name = "ViT-B/16"
@@ -69,7 +69,7 @@ def _steps(model: Any) -> list[dict[str, Any]]:
         steps.append(("ResNet stem", f"{model.patch_embed.in_channels} channels", counts["stem"]))
     steps += [
         (f"patches of {config.patch_size[0]} x {config.patch_size[1]}, embedded", f"{h * w} x {D}", counts["patches"]),
-        (f"{prefix} prefix tokens, {config.position} positions", f"{tokens} x {D}", counts["tokens"]),
+        (f"{prefix} prefix token{'s' * (prefix != 1)}, positions: {config.position}", f"{tokens} x {D}", counts["tokens"]),
         (f"{config.depth} encoder blocks: norm, {config.num_heads}-head attention, norm, MLP of {config.mlp_dim}",
          f"{tokens} x {D}", counts["blocks"]),
         ("norm", f"{tokens} x {D}", counts["norm"]),

@@ -23,6 +23,7 @@ ITEM = Item(
     "pattern depends on the hyper-parameters",
     kind="given",
     needs=("models",),
+    most_models=0,
     takes=("overrides",),
     weights=("imagenet21k/ViT-L_16",),
     lacking="the paper's three L/16 of JFT-300M",

@@ -24,6 +24,7 @@ ITEM = Item(
     "locally in its first layers",
     kind="given",
     needs=("models", "images"),
+    most_models=0,
     takes=("max_images", "seed", "overrides", "max_pixels", "workers"),
     weights=("imagenet21k/ViT-L_16", "imagenet21k/R50+ViT-L_32"),
     lacking="the paper's L/16 and R50x1+L/16 of JFT-300M",

@@ -30,6 +30,7 @@ ITEM = Item(
     shows="peak inference speed of a TPUv3 core over batch sizes, for images of 64 to 512 pixels, and the largest batch that "
     "fits: Vision Transformers keep up with ResNets and take less memory",
     kind="given",
+    most_models=0,
     takes=("models", "sizes", "budget"),
     settings={"precision": "auto", "memory_gib": 0.0, "seconds": 30.0},
     lacking="a TPUv3, and ResNets, which vitkit does not run",
@@ -195,7 +196,7 @@ def _draw(rows: list[dict[str, Any]], stem: Path) -> tuple[Path, Path]:
             sizes = sorted({row["image_size"] for row in rows})
             axes.set(xscale="log", yscale="log", xlabel="image size (pixels)", ylabel=label)
             axes.set_xticks(sizes, [str(size) for size in sizes])
-            axes.minorticks_off()
+            axes.set_xticks([], minor=True)
         if page.axes.flat[0].get_legend_handles_labels()[0]:
             page.axes.flat[0].legend(loc="lower left")
         return page.save(stem)

@@ -28,6 +28,7 @@ ITEM = Item(
     "distance by head and depth (L/16)",
     kind="given",
     needs=("models", "images"),
+    most_models=2,
     takes=("max_images", "seed", "overrides", "max_pixels", "workers"),
     weights=("imagenet21k/ViT-L_32", "imagenet21k/ViT-L_16"),
     lacking="the paper's own L/32 and L/16 of JFT-300M",
@@ -35,15 +36,7 @@ ITEM = Item(
 
 
 def run(request: Request, console: Console) -> Outcome:
-    """All three panels of one model; given two, the third panel is of the second, as the paper takes L/32 and L/16.
-
-    Raises:
-        UserError: more than two models, or no panel can be made.
-    """
-    if len(request.models) > 2:
-        raise UserError(
-            f"figure7 takes one model, or two (the second for attention distance), got {len(request.models)}."
-        )
+    """All three panels of one model; given two, the third panel is of the second, as the paper takes L/32 and L/16."""
     opened = open_models(request, console)
     (name, bundle), (far_name, far) = opened[0], opened[-1]
     filters, no_filters = _attempted(bundle, filter_components)

@@ -36,6 +36,7 @@ class Item:
     shows: str  # what the paper shows in it, one sentence
     kind: str  # of `KINDS`
     needs: tuple[str, ...] = ()  # fields of `Request` without which it cannot run: models, images, data
+    most_models: int = 1  # 0: as many as one likes
     takes: tuple[str, ...] = ()  # further fields of `Request` that it heeds; any other that is given is refused
     settings: Mapping[str, Any] = field(default_factory=dict)  # what --set may change, with defaults
     weights: tuple[str, ...] = ()  # models of the zoo that the paper's own used, or the nearest that were published

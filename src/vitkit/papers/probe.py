@@ -36,11 +36,11 @@ def main(arguments: list[str]) -> None:
 def measured(task: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """Time the model of ``task`` at its batch sizes, in their order.
 
-    Keys of ``task``: config (fields of `ViTConfig`), batches, seconds (of each batch size, at least one forward), until
-    (the time of day in seconds after which no other batch size is begun), device, precision, and on a CPU ``base`` (peak memory with a
-    batch of 1, 0 if unknown) and ``limit`` (bytes: a batch size that would need more is left out). Those after the first must
-    rise, and end where speed stops rising; on a GPU also with the first that does not fit, and the last line has the largest
-    that does.
+    Keys of ``task``: config (fields of `ViTConfig`), batches, seconds (of each batch size, at least one forward), until (the
+    time of day in seconds after which no other batch size is begun), device, precision, and on a CPU ``base`` (peak memory with
+    a batch of 1, 0 if unknown) and ``limit`` (bytes: a batch size that would need more is left out). Batches after the first
+    must rise, and end where speed stops rising; on a GPU also with the first that does not fit, and the last line has the
+    largest that does.
     """
     device = torch.device(task["device"])
     model, images = _model(task, device), _images(task, device)
