@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import hashlib
+import json
 import math
 import platform
 from collections.abc import Mapping, Sequence
@@ -20,6 +22,7 @@ __all__ = [
     "Row",
     "code_fingerprint",
     "versions",
+    "write_analysis",
     "write_audit",
     "write_compare",
     "write_report",
@@ -129,6 +132,37 @@ def write_compare(folder: Path, facts: Mapping[str, Any], galleries: Sequence[Ma
     write_file(folder / "compare.html", page.encode("utf-8", "replace"))
     write_json(folder / "compare.json", finite)
     return folder / "compare.html", folder / "compare.json"
+
+
+def write_analysis(
+    folder: Path, facts: Mapping[str, Any], plates: Sequence[Any], pictures: Mapping[str, Path]
+) -> tuple[Path, Path]:
+    """Write ``index.html`` and ``analysis.json``; the page holds the SVG ``pictures`` of ``plates``, by their stems.
+
+    The JSON has a line for each of its parts, since some hold a hundred thousand numbers.
+
+    Raises:
+        UserError: the files cannot be written.
+    """
+    finite = _finite(facts)
+    shown = [
+        {
+            "part": plate.part,
+            "text": plate.finding.text,
+            "holds": plate.finding.holds,
+            "how": plate.how,
+            "wide": len(plate.draws) > 1,
+            "picture": "data:image/svg+xml;base64," + base64.b64encode(pictures[plate.stem].read_bytes()).decode(),
+        }
+        for plate in plates
+    ]
+    page = _page("analyze.html.j2").render(**finite, plates=shown)
+    write_file(folder / "index.html", page.encode("utf-8", "replace"))
+    lines = (
+        f"{json.dumps(key)}: {json.dumps(value, ensure_ascii=False, allow_nan=False)}" for key, value in finite.items()
+    )
+    write_file(folder / "analysis.json", ("{\n" + ",\n".join(lines) + "\n}\n").encode("utf-8", "surrogateescape"))
+    return folder / "index.html", folder / "analysis.json"
 
 
 def _finite(value: Any) -> Any:

@@ -18,7 +18,7 @@ from typing import Any
 import click
 
 from vitkit import __version__
-from vitkit.cli import checkpoints, comparing, evaluating, published, training
+from vitkit.cli import analysing, checkpoints, comparing, evaluating, papers, published, training
 from vitkit.cli.options import (
     Duration,
     Setting,
@@ -40,9 +40,10 @@ __all__ = ["cli", "main"]
 SECTIONS = (
     ("Make a classifier", ("audit", "finetune", "demo")),
     ("Use it", ("predict", "evaluate", "compare")),
+    ("See inside", ("analyze",)),
     ("Train as published", ("pretrain", "recipes")),
     ("Published models", ("models", "verify", "convert")),
-    ("Published data and results", ("datasets", "results")),
+    ("Published data and results", ("datasets", "results", "paper")),
     ("This machine", ("doctor",)),
 )
 PAGE = """\
@@ -243,11 +244,13 @@ def doctor(as_json: bool, offline: bool) -> None:
 
 
 for _command in (
+    analysing.analyze,
     checkpoints.convert,
     checkpoints.models,
     checkpoints.verify,
     comparing.compare,
     evaluating.evaluate,
+    papers.paper,
     published.datasets,
     results,
     training.pretrain,
