@@ -161,6 +161,10 @@ def test_bad_requests_are_told(tmp_path: Path, images: Path) -> None:
             "residual is 'most'; known: half, none",
             {"item": "figure6", "model": folder, "images": images, "residual": "most"},
         ),
+        (
+            "--max-images 5000 are more than the 1024 that a figure can hold",
+            {"item": "figure14", "model": folder, "images": images, "max_images": 5000},
+        ),
         ("none of the 1 images can be used", {"item": "figure6", "model": folder, "images": tmp_path / "broken"}),
         ("figure7 takes at most 2 models, got 3", {"item": "figure7", "model": [folder] * 3, "images": images}),
         ("figure6 takes one model, got 2", {"item": "figure6", "model": [folder] * 2, "images": images}),

@@ -148,11 +148,13 @@ def _write(item: Item, outcome: Outcome, facts: dict[str, Any], out: Path | None
 
 
 def _facts(item: Item, outcome: Outcome, command: str) -> dict[str, Any]:
+    """All of it as JSON values."""
     facts: dict[str, Any] = _finite(
         {
             "item": item.name, "title": item.title, "shows": item.shows, "kind": item.kind, "label": outcome.label,
-            "source": PAPER, "command": command, "setting": outcome.setting, "rows": outcome.rows, "notes": outcome.notes,
-            "data": outcome.data, "lacking": item.lacking, "commands": item.commands, "versions": versions(), "files": [],
+            "source": f"{PAPER}, {item.source}" if item.source else PAPER, "command": command, "setting": outcome.setting,
+            "rows": outcome.rows, "notes": outcome.notes, "data": outcome.data, "lacking": item.lacking,
+            "commands": item.commands, "versions": versions(), "files": [],
         }
     )  # fmt: skip
     return facts

@@ -44,6 +44,7 @@ class Item:
     hardware: str = ""  # what it takes more than a processor and minutes, in words
     lacking: str = ""  # what the paper had for it that is not to be had here, and so is not in ours
     commands: tuple[str, ...] = ()  # of vitkit, that would make our values where `run` does not; "# words" may follow
+    source: str = ""  # where in the paper; empty: the item itself
 
 
 @dataclass(frozen=True)

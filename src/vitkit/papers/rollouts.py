@@ -14,12 +14,14 @@ from torch import Tensor
 
 from vitkit.analysis.draw import drawing
 from vitkit.analysis.rollout import rollout
+from vitkit.config import UserError
 from vitkit.console import Console
 from vitkit.papers.item import PAPER, Item, Outcome, Request
 from vitkit.papers.opened import describe, drawn, open_models, picture, views
 
 __all__ = ["lit", "rollout_examples"]
 
+MOST = 1024  # pictures that a figure can hold: all are in memory when it is drawn
 TOP = 0.1  # part of the patches whose share of the rollout is told
 
 Pixels = npt.NDArray[np.uint8]
@@ -29,8 +31,10 @@ def rollout_examples(item: Item, request: Request, console: Console, most: int, 
     """Rollout of at most ``most`` images, ``columns`` pairs in a row of the picture.
 
     Raises:
-        UserError: as `open_models`, `views` and `rollout`.
+        UserError: more images than a figure can hold; as `open_models`, `views` and `rollout`.
     """
+    if (request.max_images or 0) > MOST:
+        raise UserError(f"--max-images {request.max_images} are more than the {MOST} that a figure can hold.")
     ((name, bundle),) = open_models(request, console)
     residual = request.residual or "half"
     images = drawn(request, most)
