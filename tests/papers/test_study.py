@@ -99,7 +99,7 @@ def test_learning_shows(photos: Path, tmp_path: Path) -> None:
     found, _ = made(tmp_path, photos, cells=CELLS[2:], steps=60, seeds=1, width=24)
     (run,) = found.runs.values()
     assert run.top1 == 1.0  # three colours
-    assert run.loss < 0.5
+    assert run.loss < 0.7  # from ln 3
 
 
 def test_runs_of_another_setting_are_kept_apart(photos: Path, flat: Path, tmp_path: Path) -> None:
@@ -208,11 +208,11 @@ def test_scores_are_those_of_the_same_images_one_by_one(photos: Path) -> None:
     model.init_weights(0)
     model.head.weight.data.normal_(generator=torch.Generator().manual_seed(0))
     engine = EagerEngine(model, group=5)  # 12 images do not divide by it
-    hits = sum(
-        int(engine.forward(one[None]).logits.argmax()) == s.label for one, s in zip(pixels, samples, strict=True)
-    )
-    assert images.top1(engine, record) == hits / 12
-    assert 0 < hits < 12
+    answers = np.array([int(engine.forward(one[None]).logits.argmax()) for one in pixels])
+    assert images.labels.tolist() == [sample.label for sample in samples]
+    told = answers.copy()
+    told[::3] = (told[::3] + 1) % 3
+    assert _Images(images.pixels, told).top1(engine, record) == 8 / 12
     assert len(images.watched().labels) == 12
     many = _Images(np.zeros((4_001, 1, 1, 3), np.uint8), np.arange(4_001))
     assert many.watched().labels.tolist() == list(range(0, 4_001, 5))

@@ -9,7 +9,7 @@ from typing import Any
 from vitkit.board.entries import published
 from vitkit.config import UserError
 from vitkit.console import Console
-from vitkit.papers.item import Item, Outcome, Request, settled
+from vitkit.papers.item import PAPER, Item, Outcome, Request, settled
 from vitkit.papers.spread import difference, summary
 from vitkit.papers.study import SETTINGS, Cell, Study, run_queue
 
@@ -24,14 +24,13 @@ SHARE = 2  # two cells are alike that differ by less than this part of what posi
 
 ITEM = Item(
     name="table8",
-    title="Position embeddings",
+    title="position embeddings",
     shows="a model without positions is clearly worse; which kind they are of, and where they are added, hardly matters",
     kind="scaled down",
     needs=("data",),
     takes=("everything",),
     settings=SETTINGS,
     lacking="ViT-B/16 with each kind of positions, and its pre-training data",
-    source="table 8 and appendix D.4",
 )
 
 
@@ -77,6 +76,7 @@ def outcome(study: Study, rows: Sequence[Cell]) -> Outcome:
                 "values": list(own.values),
                 "parameters": next(run.parameters for (other, _), run in study.runs.items() if other == cell),
                 "published": {"imagenet_5shot": theirs},
+                "source": f"{PAPER}, table 8",
             }
         )
         each = ", ".join(f"{100 * value:.1f}" for value in own.values)
