@@ -109,7 +109,7 @@ def test_maps_are_the_rows_of_what_is_read(case: str) -> None:
     assert found.dtype == torch.float32
     assert found.shape == expected.shape
     assert float(found.min()) >= 0
-    assert np.abs(found.numpy() - expected).max() <= 1e-6
+    assert np.abs(found.numpy() - expected).max() <= 5e-6
     some = attention_maps(model, images, [-1, 0], [2, 0, 2])
     assert torch.equal(some, found[:, [1, 0]][:, :, [2, 0, 2]])
 

@@ -80,6 +80,8 @@ TIMM = [row for row in parity.ROWS if row.library == "timm"]
 def test_timms(row: parity.Row) -> None:
     theirs = peer("timm").create_model(row.model, img_size=row.image_size, **row.arguments).eval()
     state = redrawn(theirs.state_dict())
+    if row.format == "open_clip":
+        state["head.bias"].zero_()  # there the head is a projection
     theirs.load_state_dict(state)
     told = timm.read_sidecars(
         {"config.json": {"architecture": row.model, "model_args": row.arguments, "pretrained_cfg": {}}}
@@ -110,11 +112,11 @@ def test_transformers(row: parity_huggingface.Row, tmp_path: Path) -> None:
     theirs, pixels = huggingface_models.build(row), huggingface_models.images(row)
     state = huggingface_models.state_of(theirs, tmp_path, "new")
     ours, _, _ = huggingface_models.read(state, huggingface_models.files_of(theirs), row.image_size)
-    with Softmaxes() as watch:
+    with Softmaxes() as watch, multihead_weights(theirs) as pooled:  # SigLIP's pooling is torch's own layer
         huggingface_models.expected(row, theirs, pixels)
-    layers, after = layers_of(watch.found, ours.config.depth)
-    assert_recorded(ours, pixels, layers)
-    assert_pooled(ours, pixels, after)
+    assert_recorded(ours, pixels, watch.found)
+    if "with classes" not in row.family or "SigLIP" not in row.family:  # these have the pooling, and read the mean
+        assert_pooled(ours, pixels, pooled)
 
 
 CLIPS = [row for row in parity.ROWS if row.library == "open_clip"]

@@ -102,6 +102,17 @@ def test_layers_norms_and_outliers() -> None:
             "greatest": [5, 90], "median": [1, 2],
         }  # fmt: skip
         assert page.axes[0, 0].get_yscale() == "log"
+        assert [label.get_text() for label in page.axes[0, 0].get_yticklabels()] == [
+            "1",
+            "2",
+            "5",
+            "10",
+            "20",
+            "50",
+            "100",
+            "200",
+            "500",
+        ]
         styles = {(line.get_color(), line.get_linestyle(), line.get_marker()) for line in page.axes[0, 0].lines}
         assert len({style[1] for style in styles}) == len({style[2] for style in styles}) == 2  # not by colour alone
         draw_outliers(page.axes[0, 1], np.array([0, 0.25]))

@@ -46,10 +46,19 @@ def images_for(model: VisionTransformer, batch: int = 2) -> Tensor:
 
 
 def own_weights(model: VisionTransformer, images: Tensor) -> list[Tensor]:
-    """What the unfused model multiplies with; the pooling's last where there is one."""
+    """What the unfused model multiplies with; the pooling's (B, K, 1, h*w) last where there is one, of its own q and k."""
+    kept: list[Tensor] = []
+    parts = [] if model.map_pool is None else [model.map_pool.q, model.map_pool.kv]
+    handles = [part.register_forward_hook(lambda _, __, out: kept.append(out.double())) for part in parts]
     with with_fused(model, False), torch.no_grad(), Softmaxes() as watch:
         model(images)
-    return watch.found
+    for handle in handles:
+        handle.remove()
+    if not kept:
+        return watch.found
+    K = model.config.num_heads
+    q, k = (x.unflatten(-1, (K, -1)).transpose(1, 2) for x in (kept[0], kept[1].chunk(2, dim=-1)[0]))
+    return [*watch.found, (q @ k.mT / q.shape[-1] ** 0.5).softmax(dim=-1).float()]
 
 
 class Softmaxes(TorchFunctionMode):

@@ -7,6 +7,7 @@ with drawing(4, 3.4) as page:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -149,13 +150,21 @@ def draw_token_norms(axes: Axes, lines: Sequence[tuple[str, Array]]) -> None:
     axes.set_yscale("log")
     low, high = axes.get_ylim()
     axes.set_ylim(low, high * (high / low) ** 0.35)  # room for the legend
-    axes.yaxis.set_major_formatter("{x:g}")
-    axes.yaxis.set_minor_formatter("{x:g}" if high < 20 * low else "")
+    axes.minorticks_off()
+    places = _decimal_places(*axes.get_ylim())
+    axes.set_yticks(places, [f"{place:g}" for place in places])
     _number(axes.xaxis, list(range(len(lines[0][1]))), range(len(lines[0][1])), 0)
     axes.set_xlabel("blocks passed")
     axes.set_ylabel("norm of a token")
     axes.set_title("Token norms")
     axes.legend(loc="upper center", ncol=2)
+
+
+def _decimal_places(low: float, high: float) -> list[float]:
+    """1, 2 and 5 times powers of ten between two limits; of more than nine the powers alone."""
+    powers = [10.0**power for power in range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)]
+    found = [times * power for power in powers for times in (1, 2, 5) if low <= times * power <= high]
+    return found if len(found) <= 9 else [power for power in powers if low <= power <= high]
 
 
 def draw_outliers(axes: Axes, shares: Array) -> None:

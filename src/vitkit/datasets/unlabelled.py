@@ -56,7 +56,7 @@ def _one(given: str | Path) -> Unlabelled:
             raise UserError(f"no file matches {str(given)!r}.")
         return Unlabelled(name, [(str(file), file) for file in files])
     source = read_data(given)
-    split = next(split for split in PREFERRED if split in source.splits)
+    split = next(split for split in (*PREFERRED, *source.splits) if split in source.splits)
     samples = source.splits[split]
     if not samples:
         raise UserError(f"{given}: the split {split!r} has no images.")
