@@ -73,7 +73,8 @@ def test_a_probe_times_each_batch_and_stops_where_memory_or_time_ends() -> None:
     assert len(list(measured(task(config=relative, batches=[1], precision="bf16")))) == 1
 
 
-def test_a_small_model_is_measured_in_processes_of_its_own() -> None:
+def test_a_small_model_is_measured_in_processes_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(throughput, "APART", 32 * 2**20)  # a smaller second batch, to be quick
     config = dataclasses.replace(TINY, embed_dim=192, num_heads=3, mlp_dim=768, image_size=(128, 128))
     cell = measure(config, device="cpu", precision="fp32", memory=2.0 * 2**30, seconds=0.5)
     assert cell.note == ""
