@@ -59,10 +59,26 @@ class Plain:
             y = gelu(y, self.config.gelu)
         return self.dense(y, f"{name}.fc2")
 
-    def attend(self, q: Array, k: Array, v: Array) -> Array:
+    def attend(self, q: Array, k: Array, v: Array, relative: Array | None = None) -> Array:
         d = self.config.embed_dim // self.config.num_heads
         heads = [slice(i * d, (i + 1) * d) for i in range(self.config.num_heads)]
-        return np.concatenate([softmax(q[:, s] @ k[:, s].T / math.sqrt(d)) @ v[:, s] for s in heads], axis=-1)
+        found = []
+        for s in heads:
+            logits = q[:, s] @ k[:, s].T
+            if relative is not None:
+                for i in range(len(q)):
+                    for j in range(len(k)):
+                        logits[i, j] += q[i, s] @ relative[self.offset_row(i, j)]
+            found.append(softmax(logits / math.sqrt(d)) @ v[:, s])
+        return np.concatenate(found, axis=-1)
+
+    def offset_row(self, i: int, j: int) -> int:
+        """Of relative positions, for tokens i (query) and j (key): offsets -(n-1) .. n-1 of patches, then the prefix."""
+        P, n = self.config.prefix_tokens, self.config.grid[0] * self.config.grid[1]
+        if i >= P and j >= P:
+            return list(range(-(n - 1), n)).index(i - j)
+        names = [("prefix", "patch"), ("patch", "prefix"), ("prefix", "prefix")]
+        return 2 * n - 1 + names.index(("patch" if i >= P else "prefix", "patch" if j >= P else "prefix"))
 
     def patches(self, image: Array) -> Array:
         (p, q), (h, w) = self.config.patch_size, self.config.grid
@@ -75,24 +91,30 @@ class Plain:
 
     def tokens(self, image: Array) -> Array:
         config, state = self.config, self.state
-        x, (h, w), D = self.patches(image), config.grid, config.embed_dim
+        x, D = self.patches(image), config.embed_dim
         prefix = [*state.get("cls_token", np.zeros((1, 0, D)))[0], *state.get("registers", np.zeros((1, 0, D)))[0]]
+        return np.stack([*prefix, *x]) + self.positions(len(prefix), 0)
+
+    def positions(self, prefix: int, number: int) -> Array:
+        """What table ``number`` adds to the prefix tokens and the patches."""
+        config, state = self.config, self.state
+        (h, w), D = config.grid, config.embed_dim
+        first, x = np.zeros((prefix, D)), np.zeros((h * w, D))
         if config.position == "learned":
-            table = state["pos_embed"][0]
-            rows = {"all": len(prefix), "cls": int(config.cls_token), "none": 0}[config.prefix_positions]
-            prefix = [token + table[n] if n < rows else token for n, token in enumerate(prefix)]
-            x = x + table[rows:]
+            table = state["pos_embed"][number]
+            rows = {"all": prefix, "cls": int(config.cls_token), "none": 0}[config.prefix_positions]
+            first[:rows], x = table[:rows], table[rows:]
         elif config.position == "learned2d":
             place = [(i, j) for i in range(h) for j in range(w)]
-            x = x + np.stack([np.concatenate([state["pos_x"][0, j], state["pos_y"][0, i]]) for i, j in place])
+            x = np.stack([np.concatenate([state["pos_x"][number, j], state["pos_y"][number, i]]) for i, j in place])
         elif config.position == "sincos2d":
             omega = [10000 ** (-k / (D // 4 - 1)) for k in range(D // 4)]
             rows = []
             for i in range(h):
                 for j in range(w):
                     rows.append([f(n * o) for n in (j, i) for f in (math.sin, math.cos) for o in omega])
-            x = x + np.array(rows)
-        return np.stack([*prefix, *x])
+            x = np.array(rows)
+        return np.concatenate([first, x])
 
     def logits(self, image: Array) -> Array:
         config = self.config
@@ -101,8 +123,10 @@ class Plain:
             x = self.norm(x, "norm_pre")
         for layer in range(config.depth):
             name = f"blocks.{layer}"
+            if layer and config.position_at != "stem":
+                x = x + self.positions(config.prefix_tokens, layer if config.position_at == "layers" else 0)
             q, k, v = np.split(self.dense(self.norm(x, f"{name}.norm1"), f"{name}.attn.qkv"), 3, axis=-1)
-            y = self.dense(self.attend(q, k, v), f"{name}.attn.proj")
+            y = self.dense(self.attend(q, k, v, self.state.get(f"{name}.attn.relative")), f"{name}.attn.proj")
             x = x + y * self.state.get(f"{name}.layer_scale1", 1.0)
             y = self.mlp(self.norm(x, f"{name}.norm2"), f"{name}.mlp")
             x = x + y * self.state.get(f"{name}.layer_scale2", 1.0)

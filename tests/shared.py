@@ -16,3 +16,11 @@ def shared_data(*parts: str) -> Path:
     if not path.exists():
         pytest.skip(f"needs the shared research data: {'/'.join(parts)} (set VITKIT_SHARED)")
     return path
+
+
+def shared_page(name: str) -> str:
+    """The text of a page of the shared research notes; the test skips where it is absent."""
+    path = Path(os.environ.get("VITKIT_SHARED", ROOT.parent / "shared")) / "docs" / name
+    if not path.exists():
+        pytest.skip(f"needs the shared research notes: {name} (set VITKIT_SHARED)")
+    return path.read_text(encoding="utf-8")

@@ -76,6 +76,26 @@ def test_layers_learn_slower_the_further_they_are_from_the_head() -> None:
         assert group["weight_decay"] == (0.3 if kernel else 0.0), name
 
 
+@pytest.mark.parametrize(
+    "changes", [{"position": "relative"}, {"position_at": "layers"}, {"position": "learned2d", "position_at": "layers"}]
+)
+def test_learned_vectors_of_positions_do_not_decay(changes: dict[str, str]) -> None:
+    config = ViTConfig(embed_dim=16, depth=3, num_heads=2, mlp_dim=16, image_size=32, num_classes=4)
+    made = VisionTransformer(dataclasses.replace(config, **changes))  # type: ignore[arg-type]
+    optimiser = make_optimiser(made, OptimConfig(lr=1.0, layer_decay=0.5, weight_decay=0.3), 3)
+    found = {id(p): group for group in optimiser.param_groups for p in group["params"]}
+    seen = 0
+    for name, parameter in made.named_parameters():
+        positions = name.startswith("pos_") or name.endswith("attn.relative")
+        seen += positions
+        kernel = parameter.ndim > 1 and not positions and name != "cls_token"
+        assert found[id(parameter)]["weight_decay"] == (0.3 if kernel else 0.0), name
+        layer = int(name.split(".")[1]) + 1 if name.startswith("blocks.") else None
+        if positions:
+            assert found[id(parameter)]["scale"] == 0.5 ** (4 - (layer or 0)), name
+    assert seen == {"relative": 3, "learned2d": 2}.get(changes.get("position", ""), 1)
+
+
 def test_frozen_parameters_are_left_out() -> None:
     made = model()
     made.requires_grad_(False)

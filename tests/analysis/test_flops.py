@@ -34,6 +34,8 @@ CASES: dict[str, dict[str, object]] = {
     "cls beside mean": {"pool": "cls_mean"},
     "distilled": {"registers": 1, "distilled": True},
     "every token": {"pool": "none"},
+    "relative": {"position": "relative", "registers": 1},
+    "positions at layers": {"position_at": "layers"},
     "hybrid": {"stem": (1, 2, 1), "patch_size": (1, 1), "image_size": (50, 70)},
     "root alone": {"stem": (), "patch_size": (4, 4), "image_size": (32, 48)},
 }

@@ -108,6 +108,35 @@ def test_what_a_format_cannot_hold_is_refused_by_name(tmp_path: Path) -> None:
     assert not (tmp_path / "there").exists()
 
 
+@pytest.mark.parametrize("target", ["google", "big_vision", "timm", "huggingface", "torchvision"])
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"position": "relative"}, "relative positions are vitkit's own; no other format has them"),
+        ({"position_at": "layers"}, "positions at layers are vitkit's own"),
+        ({"position": "learned2d", "position_at": "shared"}, "positions at shared are vitkit's own"),
+    ],
+)
+def test_positions_of_our_own_are_refused_by_every_format(
+    target: str, changes: dict[str, object], named: str, tmp_path: Path
+) -> None:
+    source = bundle_at(tmp_path / "own", **changes)
+    with pytest.raises(UserError, match=named):
+        convert(source, tmp_path / "there", to=target)
+    assert not (tmp_path / "there").exists()
+
+
+@pytest.mark.parametrize("changes", [{"position": "relative"}, {"position_at": "layers"}, {"position_at": "shared"}])
+def test_positions_of_our_own_go_through_a_bundle(changes: dict[str, object], tmp_path: Path) -> None:
+    source = bundle_at(tmp_path / "own", **changes)
+    convert(source, tmp_path / "again", to="vitkit")
+    one, two = vitkit.load(source), vitkit.load(tmp_path / "again")
+    assert one.config == two.config
+    assert {name: getattr(one.config, name) for name in changes} == changes
+    for name, tensor in one.model.state_dict().items():
+        assert torch.equal(tensor, two.model.state_dict()[name]), name
+
+
 def test_what_the_other_library_cannot_say_stays_in_our_file(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -14,6 +14,8 @@ from vitkit.config import UserError
 from vitkit.models.positions import (
     POSITION_RULES,
     join_axes,
+    relative_index,
+    relative_rows,
     resample_axis,
     resample_patches,
     resample_positions,
@@ -161,6 +163,38 @@ def test_joined_axes_have_the_column_s_half_first() -> None:
     assert table[0, 0].tolist() == [0, 1, 10, 11]
     assert table[0, 5].tolist() == [4, 5, 12, 13]  # second row, third column
     assert table[0, 3].tolist() == [0, 1, 12, 13]
+
+
+@pytest.mark.parametrize("prefix", [0, 1, 3])
+def test_relative_rows_are_offsets_in_raster_order_then_those_of_the_prefix(prefix: int) -> None:
+    h, w = 2, 3
+    index = relative_index((h, w), prefix)
+    assert index.shape == (prefix + 6, prefix + 6)
+    offsets = {index[prefix + q, prefix + k].item() - 5 for q in range(6) for k in range(6)}
+    assert offsets == set(range(-5, 6))
+    for q in range(6):
+        for k in range(6):
+            assert index[prefix + q, prefix + k] == q - k + 5
+    assert (index[:prefix, prefix:] == 11).all()
+    assert (index[prefix:, :prefix] == 12).all()
+    assert (index[:prefix, :prefix] == 13).all()
+    assert relative_rows((h, w)) == 14
+
+
+@pytest.mark.parametrize("rule", POSITION_RULES)
+def test_several_tables_are_resampled_each_as_if_alone(rule: str) -> None:
+    tables = torch.randn(3, 2 + 12, 8, generator=torch.Generator().manual_seed(0))
+    together = resample_positions(tables, (3, 4), (5, 3), 2, rule)
+    assert together.shape == (3, 2 + 15, 8)
+    for number in range(3):
+        alone = resample_positions(tables[number : number + 1], (3, 4), (5, 3), 2, rule)
+        torch.testing.assert_close(together[number], alone[0], atol=1e-6, rtol=0)
+    axes = torch.randn(3, 5, 4, generator=torch.Generator().manual_seed(0))
+    together = resample_axis(axes, 7, rule)
+    for number in range(3):
+        torch.testing.assert_close(
+            together[number], resample_axis(axes[number : number + 1], 7, rule)[0], atol=1e-6, rtol=0
+        )
 
 
 @pytest.mark.parametrize("new", [(8, 8), (13, 7), (32, 9), (4, 6)])

@@ -15,6 +15,7 @@ from vitkit.config import UserError
 from vitkit.converters import google
 from vitkit.converters.engine import decode
 from vitkit.models.vit import Attention, VisionTransformer, ViTConfig
+from vitkit.zoo.record import count_parameters
 
 # name -> size, changes, parameters at 224 with 1000 classes: the official unit test's values (VIT_SPEC 1.1)
 OFFICIAL = {
@@ -130,6 +131,16 @@ FEATURES: dict[str, dict[str, object]] = {
     "learned2d": {"position": "learned2d", "image_size": (32, 80)},
     "sincos2d": {"position": "sincos2d", "image_size": (32, 80)},
     "no positions": {"position": "none"},
+    "relative": {"position": "relative"},
+    "relative, registers, one row of patches": {"position": "relative", "registers": 2, "image_size": (16, 80)},
+    "relative without prefix": {"position": "relative", "cls_token": False, "pool": "mean"},
+    "relative, map pooling": {"position": "relative", "cls_token": False, "pool": "map"},
+    "positions at layers": {"position_at": "layers", "depth": 3},
+    "positions at layers, registers without": {"position_at": "layers", "registers": 2, "prefix_positions": "cls"},
+    "positions shared by layers": {"position_at": "shared", "depth": 3},
+    "positions shared, cls without": {"position_at": "shared", "prefix_positions": "none"},
+    "learned2d at layers": {"position": "learned2d", "position_at": "layers", "image_size": (32, 80)},
+    "learned2d shared, pre-norm": {"position": "learned2d", "position_at": "shared", "pre_norm": True, "registers": 1},
     "norm after the mean": {"pool": "mean", "cls_token": False, "norm_after_pool": True},
     "norm after cls": {"norm_after_pool": True},
     "distilled": {"distilled": True, "registers": 1},
@@ -232,6 +243,80 @@ def test_fixed_positions_are_there_in_a_model_built_on_the_meta_device() -> None
     assert torch.equal(lazy.forward_features(images).patches, model.forward_features(images).patches)
 
 
+@pytest.mark.parametrize("changes", [{"position": "relative", "registers": 1}, {"position_at": "layers"}])
+def test_models_with_such_positions_are_whole_when_built_on_the_meta_device(changes: dict[str, object]) -> None:
+    config = golden_config(**changes)
+    model = VisionTransformer(config).eval()
+    model.init_weights(0)
+    with torch.device("meta"):
+        lazy = VisionTransformer(config).eval()
+    lazy.load_state_dict(model.state_dict(), assign=True)
+    images = golden_image(1, 64)
+    assert torch.equal(lazy.forward_features(images).patches, model.forward_features(images).patches)
+
+
+@pytest.mark.parametrize(
+    ("changes", "more"),
+    [
+        ({"position": "none"}, -17 * 64),
+        ({"position": "learned2d"}, -17 * 64 + 8 * 32),
+        ({"position_at": "layers"}, 17 * 64),  # a second table, of the second of two layers
+        ({"position_at": "shared"}, 0),
+        ({"position": "learned2d", "position_at": "layers"}, -17 * 64 + 2 * 8 * 32),
+        (
+            {"position": "relative"},
+            -17 * 64 + 2 * (2 * 16 - 1 + 3) * 16,
+        ),  # 31 offsets, 3 of the prefix; 4 heads of width 16
+    ],
+)
+def test_parameters_of_each_kind_of_positions(changes: dict[str, object], more: int) -> None:
+    counts = [
+        sum(p.numel() for p in VisionTransformer(config).parameters())
+        for config in (golden_config(), golden_config(**changes))
+    ]
+    assert counts[1] - counts[0] == more
+    assert count_parameters(golden_config(**changes)) == counts[1]
+
+
+@pytest.mark.parametrize("fused", [True, False])
+def test_relative_positions_move_with_the_patches_and_learn(fused: bool) -> None:
+    """Without a prefix, swapping nothing but where patches are changes the answer only through their offsets."""
+    config = golden_config(position="relative", cls_token=False, pool="mean", image_size=(16, 64))  # 4 patches in a row
+    model = VisionTransformer(config)
+    model.init_weights(0)
+    model.head.weight.data.normal_(generator=torch.Generator().manual_seed(0))
+    for block in model.blocks:
+        block.attn.fused = fused
+        block.attn.relative.data.normal_(generator=torch.Generator().manual_seed(1))
+    a, b = torch.randn(2, 1, 3, 16, 16, generator=torch.Generator().manual_seed(2))
+    whole = [torch.cat(parts, dim=-1) for parts in ([a, b, a, b], [b, a, b, a], [a, a, b, b])]
+    first, reversed_, other = (model(image) for image in whole)
+    assert (first - other).abs().max() > 1e-3
+    assert (first - reversed_).abs().max() > 1e-3  # an offset of 1 is not one of -1
+    first.sum().backward()
+    for block in model.blocks:
+        rows = block.attn.relative.grad.abs().sum(dim=1)
+        assert (rows[: 2 * 4 - 1] > 0).all()  # every offset of two patches
+        assert not rows[2 * 4 - 1 :].any()  # there is no prefix
+
+
+@pytest.mark.parametrize("changes", [{"position": "relative"}, {"position_at": "layers"}])
+def test_such_positions_in_bfloat16_are_near_those_in_float32(changes: dict[str, object]) -> None:
+    model = VisionTransformer(golden_config(**changes)).eval()
+    model.init_weights(0)
+    model.head.weight.data.normal_(generator=torch.Generator().manual_seed(0))
+    found = []
+    for fused in (True, False):
+        for block in model.blocks:
+            block.attn.fused = fused
+        with torch.no_grad():
+            exact = model(golden_image(2, 64))
+            with torch.autocast("cpu", torch.bfloat16):
+                found.append(model(golden_image(2, 64)).float())
+    for rough in found:
+        torch.testing.assert_close(rough, exact, atol=0.05 * exact.abs().max().item(), rtol=0)
+
+
 @pytest.mark.parametrize("scale", [None, 1e-5])
 def test_initialisation_fills_every_parameter_as_the_reference(scale: float | None) -> None:
     config = ViTConfig.named("Ti/16", depth=2, layer_scale=scale, representation_size=32)
@@ -311,6 +396,11 @@ def test_drop_path_drops_whole_branches_of_single_images_in_training_only() -> N
         ({"position": "learned2d", "embed_dim": 9, "num_heads": 3}, "learned2d positions need .* multiple of 2, got 9"),
         ({"position": "sincos2d", "embed_dim": 66, "num_heads": 3}, "sincos2d positions need .* multiple of 4, got 66"),
         ({"prefix_positions": "some"}, "prefix_positions is 'some'; known: all, cls, none"),
+        ({"position": "relativ"}, "Did you mean 'relative'"),
+        ({"position_at": "layer"}, "position_at is 'layer'; known: stem, layers, shared. Did you mean 'layers'"),
+        ({"position_at": "layers", "position": "relative"}, "'layers', which is for learned positions .* 'relative'"),
+        ({"position_at": "shared", "position": "sincos2d"}, "'shared', which is for learned positions .* 'sincos2d'"),
+        ({"position_at": "shared", "position": "none"}, "position is 'none'. Say position_at=stem"),
         ({"position_rule": "bicubik"}, "Did you mean 'bicubic'"),
         ({"mlp": "swish"}, "mlp is 'swish'; known: gelu, swiglu"),
         ({"gelu": "fast"}, "gelu is 'fast'; known: tanh, erf, quick"),

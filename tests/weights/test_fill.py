@@ -35,8 +35,10 @@ def on_meta(config: ViTConfig) -> VisionTransformer:
         {"position": "learned2d", "registers": 2, "layer_scale": 0.1, "mlp": "swiglu"},
         {"stem": (), "image_size": (64, 64), "patch_size": (2, 2)},
         {"pool": "map", "cls_token": False, "pre_norm": True},
+        {"position": "relative", "registers": 1},
+        {"position": "learned2d", "position_at": "layers"},
     ],
-    ids=["plain", "sincos2d", "learned2d", "hybrid", "map"],
+    ids=["plain", "sincos2d", "learned2d", "hybrid", "map", "relative", "layers"],
 )
 def test_a_model_on_the_meta_device_computes_the_same_as_the_one_the_tensors_are_of(changes: dict[str, object]) -> None:
     config = ViTConfig(**{**vars(TINY), **changes})  # type: ignore[arg-type]

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from vitkit.config import UserError
-from vitkit.models.positions import resample_positions
+from vitkit.models.positions import resample_axis, resample_positions
 from vitkit.models.vit import VisionTransformer, ViTConfig
 from vitkit.zoo.adapt import adapt_channels, resize
 
@@ -49,6 +49,31 @@ def test_two_dimensional_positions_are_resampled_along_their_axes() -> None:
     sized = resize(model, (8, 24))
     assert (sized.pos_y.shape, sized.pos_x.shape) == ((1, 2, 16), (1, 6, 16))
     assert torch.equal(sized.pos_y, resample_positions(model.pos_y, (4, 1), (2, 1), 0, model.config.position_rule))
+
+
+@pytest.mark.parametrize("position", ["learned", "learned2d"])
+def test_positions_of_every_layer_are_resampled(position: str) -> None:
+    model = model_of(position=position, position_at="layers", depth=3, registers=1)
+    sized = resize(model, (8, 24))
+    grid, rule = (2, 6), model.config.position_rule
+    if position == "learned":
+        assert sized.pos_embed.shape == (3, 2 + 12, 32)
+        for own, new in zip(model.pos_embed.split(1), sized.pos_embed.split(1), strict=True):
+            torch.testing.assert_close(new, resample_positions(own, (4, 4), grid, 2, rule))
+    else:
+        assert (sized.pos_y.shape, sized.pos_x.shape) == ((3, 2, 16), (3, 6, 16))
+        for own, new in zip(model.pos_x.split(1), sized.pos_x.split(1), strict=True):
+            torch.testing.assert_close(new, resample_axis(own, 6, rule))
+    assert sized(torch.randn(1, 3, 8, 24)).shape == (1, 5)
+
+
+def test_relative_positions_stay_at_their_grid() -> None:
+    model = model_of(position="relative", registers=1)
+    with pytest.raises(UserError, match=r"relative positions of a 4x4 grid.* grid of 8x6\. Run it at 16x16 pixels"):
+        resize(model, (32, 24))
+    sized = resize(model, 32, patch_size=8)  # the same grid
+    assert torch.equal(sized.blocks[1].attn.relative, model.blocks[1].attn.relative)
+    assert sized(torch.randn(1, 3, 32, 32)).shape == (1, 5)
 
 
 def test_a_larger_patch_gives_an_enlarged_image_the_tokens_it_had() -> None:

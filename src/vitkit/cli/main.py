@@ -18,7 +18,7 @@ from typing import Any
 import click
 
 from vitkit import __version__
-from vitkit.cli import analysing, checkpoints, comparing, evaluating, published, training
+from vitkit.cli import analysing, checkpoints, comparing, evaluating, papers, published, training
 from vitkit.cli.options import (
     Duration,
     Setting,
@@ -43,7 +43,7 @@ SECTIONS = (
     ("See inside", ("analyze",)),
     ("Train as published", ("pretrain", "recipes")),
     ("Published models", ("models", "verify", "convert")),
-    ("Published data and results", ("datasets", "results")),
+    ("Published data and results", ("datasets", "results", "paper")),
     ("This machine", ("doctor",)),
 )
 PAGE = """\
@@ -250,6 +250,7 @@ for _command in (
     checkpoints.verify,
     comparing.compare,
     evaluating.evaluate,
+    papers.paper,
     published.datasets,
     results,
     training.pretrain,

@@ -1,0 +1,1 @@
+"""Every table and figure of the paper, one file each, found by its module name."""
