@@ -1,6 +1,6 @@
 """Table 8 and figure 9 of the paper, scaled down, in one queue: positions, and a class token against mean pooling.
 
-    python benchmarks/paper_studies.py DATA --out DIR [--all] [--set steps=400 ...]
+    python benchmarks/paper_studies.py DATA --out DIR [--all] [--set steps=1100 ...]
 
 What `vit paper table8 --data DATA -o DIR` and `vit paper figure9 --data DATA -o DIR` do one after the other, but seed by seed over
 both, so that a queue stopped early holds whole comparisons of fewer seeds. The same command goes on where it was stopped; the

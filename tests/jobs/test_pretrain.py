@@ -155,6 +155,30 @@ def test_transfer_goes_on_from_a_bundle_and_masked_pre_training_gives_one(data: 
     assert {row.metric for row in tuned.rows} >= {"top1"}
 
 
+@pytest.mark.parametrize("changes", [{"model.position": "relative"}, {"model.position_at": "layers"}])
+def test_positions_of_our_own_are_trained_released_and_gone_on_with(
+    changes: dict[str, str], data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = {**SMALL, "model.depth": 2, **changes}
+    run = pretrain("cifar10_small", data=data, out=tmp_path / "run", settings=settings, workers=0)
+    bundle = vitkit.load(run.bundle)
+    for name, value in changes.items():
+        assert getattr(bundle.config, name.removeprefix("model.")) == value
+    images = sorted((data / "test" / "red").glob("*.png"))
+    assert len(vitkit.predict(run.bundle, images).predictions) == len(images)
+    on = pretrain(
+        "cifar10_small", data=data, out=tmp_path / "on", settings={**SMALL, "start": str(run.bundle)}, workers=0
+    )
+    assert vitkit.load(on.bundle).config == bundle.config
+    larger = {**SMALL, "start": str(run.bundle), "image_size": (40, 48)}
+    if "model.position" in changes:
+        with pytest.raises(UserError, match=r"relative positions of a 8x8 grid.*Run it at 32x32 pixels"):
+            pretrain("cifar10_small", data=data, out=tmp_path / "larger", settings=larger, workers=0)
+    else:
+        found = pretrain("cifar10_small", data=data, out=tmp_path / "larger", settings=larger, workers=0)
+        assert vitkit.load(found.bundle).model.pos_embed.shape[:2] == (2, 10 * 12)
+
+
 def test_workers_change_nothing(data: Path, tmp_path: Path) -> None:
     settings = {**SMALL, "mixing.mixup": 0.4, "mixing.cutmix": 1.0}
     runs = [pretrain("cifar10_small", data=data, out=tmp_path / str(n), settings=settings, workers=n) for n in (0, 2)]

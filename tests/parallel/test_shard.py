@@ -58,6 +58,36 @@ with session(60, print) as world:
         assert json.loads((tmp_path / f"rank-{rank}.json").read_text()) < 1e-6
 
 
+@pytest.mark.parametrize("changes", [{"position": "relative"}, {"position_at": "layers"}])
+def test_positions_inside_the_blocks_have_the_gradient_of_one_process_when_sharded(
+    changes: dict[str, str], tmp_path: Path
+) -> None:
+    done = on_ranks(
+        2,
+        TRAINING
+        + f"""
+import dataclasses
+config = dataclasses.replace(config, **{changes!r})
+with session(60, print) as world:
+    model, alone = fresh(), fresh()
+    for each in (model, alone):  # a head of which the last norm does not take the gradient away
+        each.head.weight.data.normal_(generator=torch.Generator().manual_seed(2))
+    shard(model, model.blocks, world)
+    gradients(model, world)
+    F.cross_entropy(alone(images), labels).backward()
+    whole = full_weights({{name: p.grad for name, p in model.named_parameters()}})
+    places = [p.grad.abs().max().item() for name, p in alone.named_parameters() if "relative" in name or "pos_" in name]
+    assert places and min(places) > 1e-3, places
+    apart = {{name: (whole[name] - p.grad).abs().max() / p.grad.abs().max() for name, p in alone.named_parameters()}}
+    keep(world, max(apart[name].item() for name, p in alone.named_parameters() if p.grad.abs().max() > 1e-6))
+""",
+        tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    for rank in range(2):
+        assert json.loads((tmp_path / f"rank-{rank}.json").read_text()) < 2e-5
+
+
 OBJECTIVES = """
 import dataclasses
 from vitkit.data.loader import Batch

@@ -107,14 +107,15 @@ def draw(
     curves: Mapping[Cell, list[tuple[int, float]]], values: Mapping[Cell, Mapping[int, float]], stem: Path
 ) -> tuple[Path, Path]:
     """Curves over training on the left; on the right the end of each against its learning rate, with every seed."""
-    with drawing(7.2, 3.1, 1, 2, width_ratios=(3, 2)) as made:
+    with drawing(7.2, 3.6, 1, 2, width_ratios=(3, 2)) as made:
         left, right = made.axes.flat
-        for number, cell in enumerate(CELLS):
-            style = line_style(number)
+        for cell in CELLS:  # the colour says the pooling, in both panels; dash and marker say the rate
+            colour = line_style(list(POOLS).index(cell.pool))["color"]
+            style = {**line_style(RATES.index(cell.rate)), "color": colour}
             steps, tops = zip(*curves[cell], strict=True)
             left.plot(steps, [100 * top for top in tops], label=f"{POOLS[cell.pool]}, {cell.rate:g}", **style)
         left.set(xlabel="step", ylabel="top-1, % (mean over seeds)", title="over training")
-        left.legend(title="pooling, learning rate", ncols=2)
+        left.legend(title="pooling, learning rate", ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.2))
         for number, pool in enumerate(POOLS):
             own: dict[str, Any] = line_style(number)
             cells = [cell for cell in CELLS if cell.pool == pool]
@@ -126,5 +127,6 @@ def draw(
         right.set(xscale="log", xlabel="learning rate", title="at the end (dots: seeds)")
         right.set_xticks(RATES, [f"{rate:g}" for rate in RATES], minor=False)
         right.set_xticks([], minor=True)
-        right.legend()
+        right.margins(x=0.12)
+        right.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2))
         return made.save(stem)

@@ -55,9 +55,9 @@ SETTINGS: dict[str, Any] = {
     "seconds": 150.0,  # of the slowest run
     "seeds": 3,
     "threads": 1,
-    "batch_size": 128,
-    "width": 96,
-    "depth": 6,
+    "batch_size": 64,
+    "width": 72,
+    "depth": 4,
 }
 
 
