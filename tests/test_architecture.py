@@ -131,7 +131,7 @@ def test_every_module_imports_and_every_public_name_is_there_twice() -> None:
 
 def test_the_public_surface_is_this() -> None:
     assert vitkit.__all__ == [
-        "UserError", "ViTConfig", "VisionTransformer", "audit", "compare", "convert", "demo", "doctor", "evaluate", "finetune",
+        "UserError", "ViTConfig", "VisionTransformer", "audit", "compare", "convert", "demo", "doctor", "evaluate", "explain", "finetune",
         "list_datasets", "list_models", "list_recipes", "load", "predict", "pretrain", "results", "verify",
     ]  # fmt: skip
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):

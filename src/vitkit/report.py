@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
+import json
 import math
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata, resources
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from vitkit import __version__
 from vitkit.charts import confusion_chart, interval_chart, line_chart, reliability_chart
-from vitkit.config import write_file, write_json
+from vitkit.config import UserError, write_file, write_json
 
 __all__ = [
+    "JsonList",
     "Row",
     "code_fingerprint",
     "versions",
     "write_audit",
     "write_compare",
+    "write_explain",
     "write_report",
     "write_training_report",
 ]
@@ -131,6 +135,78 @@ def write_compare(folder: Path, facts: Mapping[str, Any], galleries: Sequence[Ma
     return folder / "compare.html", folder / "compare.json"
 
 
+def write_explain(folder: Path, facts: Mapping[str, Any], items: Sequence[Mapping[str, Any]]) -> Path:
+    """Write the page ``index.html`` of explained images; ``items`` are those with pictures.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    page = _page("explain.html.j2").render(**_finite(facts), items=_finite(items), gain=_gain)
+    write_file(folder / "index.html", page.encode("utf-8", "replace"))
+    return folder / "index.html"
+
+
+class JsonList:
+    """A JSON file with facts and one long list, written entry by entry; it gets its name when it is whole.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+
+    def __init__(self, path: Path, facts: Mapping[str, Any], name: str) -> None:
+        self.path, self.count = path, 0
+        self._partial = path.with_name(path.name + ".partial")
+        self._begin = f"{_inside(facts)},\n{json.dumps(name)}: [\n"
+        self._file: TextIO | None = None
+
+    def add(self, entry: Mapping[str, Any]) -> None:
+        """Write an entry."""
+        text = json.dumps(_finite(entry), ensure_ascii=False, allow_nan=False)
+        self._write((",\n" if self.count else "{\n" + self._begin) + text)
+        self.count += 1
+
+    def finish(self, facts: Mapping[str, Any]) -> None:
+        """Write more facts behind the list, and give the file its name."""
+        self._write(("" if self.count else "{\n" + self._begin) + f"\n],\n{_inside(facts)}\n}}\n")
+        self.close()
+        with _told(self.path):
+            self._partial.replace(self.path)
+
+    def close(self) -> None:
+        """Close the file, whole or not."""
+        if self._file is not None:
+            self._file.close()
+
+    def _write(self, text: str) -> None:
+        with _told(self.path):
+            if self._file is None:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                self._file = self._partial.open("w", encoding="utf-8", errors="surrogateescape")
+            self._file.write(text)
+
+    def __enter__(self) -> JsonList:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with contextlib.suppress(OSError):
+            self.close()
+
+
+def _inside(facts: Mapping[str, Any]) -> str:
+    """Facts as JSON without the braces around them."""
+    return json.dumps(_finite(facts), indent=1, ensure_ascii=False, allow_nan=False)[2:-2]
+
+
+@contextlib.contextmanager
+def _told(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"cannot write {path}: {error.strerror or error}. Free space or choose another place."
+        ) from None
+
+
 def _finite(value: Any) -> Any:
     """JSON has no nan: a number that does not exist (the precision of a class never predicted) becomes null."""
     if isinstance(value, float):
@@ -180,6 +256,12 @@ def _render(facts: Mapping[str, Any], pictures: Mapping[str, str]) -> str:
         matrix=None if multilabel else confusion_chart(facts["classes"], facts["confusion"]),
         weakest_first=sorted(classes, key=lambda c: math.inf if c[rank] is None else c[rank]),
     )
+
+
+def _gain(mean: Mapping[str, float | None]) -> str:
+    """A difference with its interval, where there is one."""
+    interval = "" if mean["low"] is None else f" ({mean['low']:+.3f} to {mean['high']:+.3f})"
+    return f"{mean['value']:+.3f}{interval}"
 
 
 def _percent(value: float | None) -> str:

@@ -10,21 +10,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vitkit.analysis.attention import attention_maps, chosen, pool_maps
-from vitkit.analysis.relevance import relevance
-from vitkit.analysis.rollout import rollout
+from vitkit.analysis.attention import attention_maps, chosen, pool_maps, reading_kind
+from vitkit.analysis.relevance import check_classes, relevance
+from vitkit.analysis.rollout import RESIDUALS, rollout
 from vitkit.config import UserError, did_you_mean
-from vitkit.models.vit import VisionTransformer, ViTConfig
+from vitkit.models.vit import VisionTransformer
 
-__all__ = ["METHODS", "POOL", "RESIDUALS", "Asked", "Map", "ask", "draw_maps"]
+__all__ = ["METHODS", "POOL", "Asked", "Map", "Numbers", "ask", "draw_maps", "mean_maps"]
 
 METHODS = {
-    "gradient": "gradient-weighted attention (Chefer, Gur and Wolf, arXiv 2103.15679): which patches raise the score of the class",
-    "rollout": "attention rollout (Abnar and Zuidema, arXiv 2005.00928): how much of each patch attention passes on, for no class",
-    "attention": "attention: what the tokens that the answer is read from look at, for no class",
+    "gradient": "Gradient-weighted attention (Chefer, Gur and Wolf, arXiv 2103.15679): which patches speak for the class.",
+    "rollout": "Attention rollout (Abnar and Zuidema, arXiv 2005.00928): how much of each patch reaches the answer by way of "
+    "attention, whatever the class.",
+    "attention": "Attention: what the tokens that the answer is read from look at, whatever the class.",
 }
-RESIDUALS = ("half", "none")
 POOL = "pool"  # the layer that attention pooling is
+Numbers = Sequence[int | str] | int | str | None  # as a user names layers and heads
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,17 @@ class Asked:
     layers: tuple[int | str, ...] = ()  # of attention: from 0, or `POOL`
     heads: tuple[int, ...] | None = None  # of attention: from 0; None: their mean
     residual: str = "half"  # of rollout
+    pool: str | None = None  # how tokens are read, where not as the model does
+
+    def describe(self) -> str:
+        """The method in a sentence or two."""
+        said = METHODS[self.method]
+        if self.method == "rollout" and self.residual == "none":
+            said += " Without the residual connections."
+        if self.method == "attention":
+            heads = "mean of the heads" if self.heads is None else f"heads {', '.join(map(str, self.heads))}"
+            said += f" Layers {', '.join(map(str, self.layers))}; {heads}."
+        return said + (f" Tokens are read as if pooled by {self.pool}." if self.pool else "")
 
 
 class Map(NamedTuple):
@@ -53,104 +65,122 @@ class Map(NamedTuple):
 
 
 def ask(
-    config: ViTConfig,
+    model: VisionTransformer,
     method: str,
-    layers: Sequence[int | str] | str | None = None,
-    heads: Sequence[int] | str | None = None,
+    layers: Numbers = None,
+    heads: Numbers = None,
     residual: str = "half",
+    pool: str | None = None,
 ) -> Asked:
     """Check what is asked for against a model.
 
     Args:
+        model: the model.
         method: one of `METHODS`.
         layers: of attention, numbers from 0 or from the end (-1), ``"pool"`` for attention pooling, ``"all"``; None: the last, or
             the pooling where there is one.
         heads: of attention, numbers, ``"all"``; None: their mean.
         residual: of rollout, "half" (0.5 A + 0.5 I) or "none" (A alone).
+        pool: of rollout and attention, read the tokens as if the model pooled so; see `attention.reading_kind`.
 
     Raises:
-        UserError: an unknown method, a layer or head that the model does not have, or an option of another method.
+        UserError: an unknown method, a layer or head that the model does not have, an option of another method, or a model
+            that the method says nothing about.
     """
     if method not in METHODS:
-        raise UserError(f"--method is {method!r}; known: {', '.join(METHODS)}.{did_you_mean(method, METHODS)}")
+        raise UserError(f"--method is {method!r}; known: {', '.join(METHODS)}.{did_you_mean(str(method), METHODS)}")
     if residual not in RESIDUALS:
-        raise UserError(f"--residual is {residual!r}; known: {', '.join(RESIDUALS)}.{did_you_mean(residual, RESIDUALS)}")
-    if config.pool == "none":
         raise UserError(
-            "this model answers for every token (pool='none'), so that no one answer can be traced to patches. Load it with "
-            "--override pool=cls or pool=mean if it has a use for that."
+            f"--residual is {residual!r}; known: {', '.join(RESIDUALS)}.{did_you_mean(str(residual), RESIDUALS)}"
         )
+    if method != "rollout" and residual != "half":
+        raise UserError(f"--residual is for --method rollout, not {method}.")
     if method != "attention":
         for name, value in (("--layers", layers), ("--heads", heads)):
             if value is not None:
                 raise UserError(f"{name} is for --method attention; {method} goes through all of them.")
-    if method != "rollout" and residual != "half":
-        raise UserError(f"--residual is for --method rollout, not {method}.")
-    if method != "attention":
-        return Asked(method, residual=residual)
-    return Asked(method, _layers(config, layers), _numbers(heads, config.num_heads, "head"))
+    if method == "gradient":
+        if pool is not None:
+            raise UserError(
+                "--pool is for --method rollout and attention; gradient explains the class as the model reads it."
+            )
+        check_classes(model)
+        return Asked(method)
+    reading_kind(model, pool)
+    if method == "rollout":
+        return Asked(method, residual=residual, pool=pool)
+    config = model.config
+    chosen_heads = None if heads is None else tuple(dict.fromkeys(_numbers(heads, config.num_heads, "head")))
+    return Asked(method, _layers(model, layers, pool), chosen_heads, pool=pool)
 
 
-def _layers(config: ViTConfig, layers: Sequence[int | str] | str | None) -> tuple[int | str, ...]:
-    pooled = (POOL,) if config.pool == "map" else ()
+def _layers(model: VisionTransformer, layers: Numbers, pool: str | None) -> tuple[int | str, ...]:
+    depth = model.config.depth
+    pooled = (POOL,) if model.map_pool is not None and pool in (None, "map") else ()
     if layers is None:
-        return pooled or (config.depth - 1,)
+        return pooled or (depth - 1,)
     if layers == "all":
-        return (*range(config.depth), *pooled)
-    wanted = (layers,) if isinstance(layers, str | int) else tuple(layers)
-    found: list[int | str] = []
-    for layer in wanted:
-        if layer == POOL and not pooled:
-            raise UserError(f"--layers pool is attention pooling, which this model does not have (it pools by {config.pool}).")
-        if layer != POOL and not isinstance(layer, int):
-            raise UserError(f"--layers {layer!r} is no layer; write numbers such as 0,5,-1, or all.")
-        found += [POOL] if layer == POOL else chosen([layer], config.depth, "layer")  # type: ignore[list-item]
-    return _once(found, "--layers")
+        return (*range(depth), *pooled)
+    wanted = [layers] if isinstance(layers, str | int) else list(layers)
+    if POOL in wanted and not pooled:
+        raise UserError(
+            f"--layers pool is attention pooling, which this model does not use (it pools by {pool or model.config.pool})."
+        )
+    numbers = iter(
+        _numbers([layer for layer in wanted if layer != POOL], depth, "layer") if set(wanted) != {POOL} else ()
+    )
+    return tuple(dict.fromkeys(POOL if layer == POOL else next(numbers) for layer in wanted))
 
 
-def _numbers(heads: Sequence[int] | str | None, count: int, what: str) -> tuple[int, ...] | None:
-    if heads is None:
-        return None
-    if isinstance(heads, str) and heads != "all":
-        raise UserError(f"--{what}s {heads!r} is no {what}; write numbers such as 0,2, or all.")
-    wanted = None if heads == "all" else [heads] if isinstance(heads, int) else list(heads)
-    return _once(chosen(wanted, count, what), f"--{what}s")  # type: ignore[arg-type]
-
-
-def _once(found: Sequence[int | str], option: str) -> tuple:  # type: ignore[type-arg]
-    """The numbers, each once, in the order they came in.
-
-    Raises:
-        UserError: none at all.
-    """
-    if not found:
-        raise UserError(f"{option} names none; write numbers such as 0,5,-1, or all.")
-    return tuple(dict.fromkeys(found))
+def _numbers(wanted: Sequence[int | str] | int | str, count: int, what: str) -> tuple[int, ...]:
+    if wanted == "all":
+        return tuple(range(count))
+    numbers = [wanted] if isinstance(wanted, str | int) else list(wanted)
+    for number in numbers:
+        if isinstance(number, bool) or not isinstance(number, int):
+            raise UserError(f"--{what}s {number!r} is no {what}; write numbers such as 0,2,-1, or all.")
+    return chosen(numbers, count, what)  # type: ignore[arg-type]
 
 
 def draw_maps(model: VisionTransformer, image: Tensor, asked: Asked, targets: Sequence[int] = ()) -> list[Map]:
-    """The maps of one image (C, H, W): of each layer and head, or of each of the classes ``targets``; at least one.
-
-    Raises:
-        UserError: gradients of a model without classes.
-    """
+    """The maps of one image (C, H, W): of each layer and head, or of each of the classes ``targets``; at least one."""
+    device = next(model.parameters()).device
     if asked.method == "gradient":
-        device = next(model.parameters()).device
         images = image[None].expand(len(targets), -1, -1, -1).to(device)
-        values = _array(relevance(model, images, torch.tensor(targets, device=device)))
+        values = _array(relevance(model, images, torch.tensor(list(targets), device=device)))
         return [Map(each, target=target) for each, target in zip(values, targets, strict=True)]
-    images = image[None].to(next(model.parameters()).device)
+    images = image[None].to(device)
     if asked.method == "rollout":
-        return [Map(_array(rollout(model, images, asked.residual))[0])]  # type: ignore[arg-type]
-    heads = tuple(range(model.config.num_heads)) if asked.heads is None else asked.heads
-    blocks = [layer for layer in asked.layers if isinstance(layer, int)]
-    found = _array(attention_maps(model, images, blocks, heads))[0] if blocks else np.empty(0)  # (L, K, h, w)
-    by_layer: dict[int | str, np.ndarray] = dict(zip(blocks, found, strict=True))
-    if POOL in asked.layers:
-        by_layer[POOL] = _array(pool_maps(model, images, heads))[0]
+        return [Map(_array(rollout(model, images, asked.residual, asked.pool))[0])]
+    maps = _attention(model, images, asked)
     if asked.heads is None:
-        return [Map(by_layer[layer].mean(axis=0), layer) for layer in asked.layers]
-    return [Map(values, layer, head) for layer in asked.layers for head, values in zip(heads, by_layer[layer], strict=True)]
+        return [Map(_array(maps[layer][0].mean(dim=0)), layer) for layer in asked.layers]
+    return [
+        Map(values, layer, head)
+        for layer in asked.layers
+        for head, values in zip(asked.heads, _array(maps[layer][0]), strict=True)
+    ]
+
+
+def mean_maps(model: VisionTransformer, images: Tensor, asked: Asked, targets: Tensor) -> Tensor:
+    """The maps (B, h, w) of images (B, C, H, W): of each one's class, or the mean over layers and heads."""
+    if asked.method == "gradient":
+        return relevance(model, images, targets)
+    if asked.method == "rollout":
+        return rollout(model, images, asked.residual, asked.pool)
+    maps = _attention(model, images, asked)
+    return torch.stack([maps[layer].mean(dim=1) for layer in asked.layers]).mean(dim=0)
+
+
+def _attention(model: VisionTransformer, images: Tensor, asked: Asked) -> dict[int | str, Tensor]:
+    """Layer -> maps (B, heads, h, w)."""
+    blocks = [layer for layer in asked.layers if isinstance(layer, int)]
+    found: dict[int | str, Tensor] = {}
+    if blocks:
+        found |= zip(blocks, attention_maps(model, images, blocks, asked.heads, asked.pool).unbind(dim=1), strict=True)
+    if POOL in asked.layers:
+        found[POOL] = pool_maps(model, images, asked.heads)
+    return found
 
 
 def _array(values: Tensor) -> np.ndarray:

@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
+from vitkit.analysis.attention import patch_pixels
 from vitkit.data.containers import ImageSource
 from vitkit.data.loader import to_tensor
 from vitkit.data.pixels import (
@@ -23,10 +24,22 @@ from vitkit.data.pixels import (
     upright,
 )
 from vitkit.data.seen import Box, input_box
-from vitkit.models.hybrid import stem_stride
 from vitkit.models.vit import ViTConfig
 
-__all__ = ["MOST", "View", "colours", "covered", "displayed", "jpeg", "legend", "open_view", "overlay", "peak", "png", "spread"]
+__all__ = [
+    "MOST",
+    "View",
+    "colours",
+    "covered",
+    "displayed",
+    "jpeg",
+    "legend",
+    "open_view",
+    "overlay",
+    "peak",
+    "png",
+    "spread",
+]
 
 Array = np.ndarray
 MOST = 1600  # pixels of a picture's long side
@@ -69,8 +82,8 @@ class View(NamedTuple):
 
 def covered(config: ViTConfig) -> tuple[int, int]:
     """(height, width) of the model's pixels that its patches cover: those that fill no patch are dropped, and a ResNet pads."""
-    stride = 1 if config.stem is None else stem_stride(config.stem)
-    return config.grid[0] * config.patch_size[0] * stride, config.grid[1] * config.patch_size[1] * stride
+    height, width = patch_pixels(config)
+    return config.grid[0] * height, config.grid[1] * width
 
 
 def open_view(

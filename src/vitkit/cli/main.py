@@ -18,7 +18,7 @@ from typing import Any
 import click
 
 from vitkit import __version__
-from vitkit.cli import checkpoints, comparing, evaluating, published, training
+from vitkit.cli import checkpoints, comparing, evaluating, explaining, published, training
 from vitkit.cli.options import (
     Duration,
     Setting,
@@ -39,7 +39,7 @@ __all__ = ["cli", "main"]
 
 SECTIONS = (
     ("Make a classifier", ("audit", "finetune", "demo")),
-    ("Use it", ("predict", "evaluate", "compare")),
+    ("Use it", ("predict", "evaluate", "compare", "explain")),
     ("Train as published", ("pretrain", "recipes")),
     ("Published models", ("models", "verify", "convert")),
     ("Published data and results", ("datasets", "results")),
@@ -248,6 +248,7 @@ for _command in (
     checkpoints.verify,
     comparing.compare,
     evaluating.evaluate,
+    explaining.explain,
     published.datasets,
     results,
     training.pretrain,

@@ -27,7 +27,9 @@ class Box(NamedTuple):
     def within(self, size: tuple[int, int]) -> Box:
         """The part of it that lies inside an image of ``size`` (height, width)."""
         height, width = size
-        return Box(max(0.0, self.left), max(0.0, self.top), min(float(width), self.right), min(float(height), self.bottom))
+        return Box(
+            max(0.0, self.left), max(0.0, self.top), min(float(width), self.right), min(float(height), self.bottom)
+        )
 
     @property
     def area(self) -> float:
