@@ -50,8 +50,9 @@ STOPS = np.array(
 )  # fmt: skip
 WEIGHTS = np.array((0.299, 0.587, 0.114), np.float32)  # of RGB in brightness (ITU-R BT.601)
 KEPT_COLOUR = 0.35  # of the image under the heat
-FAINT, STRONG = 0.42, 0.72  # how much of the heat's colour covers the image, where there is none of it and where most
-DIMMED = 0.30  # brightness of what the model does not see
+BRIGHTNESS = 0.72  # of the image under the heat, so that in gray too what is white stays below what is hot
+FAINT, STRONG = 0.38, 0.78  # how much of the heat's colour covers the image, where there is none of it and where most
+DIMMED = 0.26  # brightness of what the model does not see
 
 
 class View(NamedTuple):
@@ -173,7 +174,7 @@ def overlay(image: Image.Image, values: Array, box: Box) -> Image.Image:
     part = pixels[top:bottom, left:right]
     gray = (part @ WEIGHTS)[..., None]
     strength = (FAINT + (STRONG - FAINT) * np.clip(heat, 0, 1))[..., None].astype(np.float32)
-    under = KEPT_COLOUR * part + (1 - KEPT_COLOUR) * gray
+    under = BRIGHTNESS * (KEPT_COLOUR * part + (1 - KEPT_COLOUR) * gray)
     result[top:bottom, left:right] = (1 - strength) * under + strength * colours(heat)
     done = Image.fromarray(np.round(result).astype(np.uint8))
     if (left, top, right, bottom) != (0, 0, *image.size):
