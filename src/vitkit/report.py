@@ -78,15 +78,20 @@ def code_fingerprint() -> str:
     return f"{__version__} ({signed.hexdigest()[:12]})"
 
 
-def write_report(run: Path, facts: Mapping[str, Any], pictures: Mapping[str, str] | None = None) -> tuple[Path, Path]:
+def write_report(
+    run: Path,
+    facts: Mapping[str, Any],
+    pictures: Mapping[str, str] | None = None,
+    maps: Mapping[str, str] | None = None,
+) -> tuple[Path, Path]:
     """Write ``report.json`` and ``report.html`` of a run; the keys of ``facts`` are those of the JSON.
 
-    ``pictures`` are thumbnails of images by name, as data: addresses, for the page only.
+    ``pictures`` are thumbnails of images by name, and ``maps`` of what the model looked at, as data: addresses, for the page only.
 
     Raises:
         UserError: the files cannot be written.
     """
-    write_file(run / "report.html", _render(_finite(facts), pictures or {}).encode("utf-8", "replace"))
+    write_file(run / "report.html", _render(_finite(facts), pictures or {}, maps or {}).encode("utf-8", "replace"))
     write_json(run / "report.json", _finite(facts))  # last: it marks a finished run
     return run / "report.html", run / "report.json"
 
@@ -235,7 +240,7 @@ def _page(name: str) -> Any:
     return environment.get_template(name)
 
 
-def _render(facts: Mapping[str, Any], pictures: Mapping[str, str]) -> str:
+def _render(facts: Mapping[str, Any], pictures: Mapping[str, str], maps: Mapping[str, str]) -> str:
     curves = facts["curves"]
     train = facts["data"]["per_class"]["train"]
     classes = [{**found, "train": train[i]} for i, found in enumerate(facts["per_class"])]
@@ -249,6 +254,7 @@ def _render(facts: Mapping[str, Any], pictures: Mapping[str, str]) -> str:
         ),
         intervals=interval_chart(facts["comparison"]),
         pictures=pictures,
+        maps=maps,
         reliability=None
         if multilabel
         else reliability_chart(*(facts["calibration"][s]["bins"] for s in ("before", "after"))),

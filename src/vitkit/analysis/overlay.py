@@ -100,8 +100,10 @@ def open_view(
     Raises:
         ImageError: as `open_picture`, or an image without pixels.
     """
-    in_memory = isinstance(source, Image.Image | np.ndarray)
-    picture = upright(source, record) if in_memory else open_picture(source, record.channels, max_pixels)
+    if isinstance(source, Image.Image | np.ndarray):
+        picture = upright(source, record)
+    else:
+        picture = open_picture(source, record.channels, max_pixels)
     pixels = to_tensor(normalise(fit_image(picture, record), record))
     width, height = picture.size  # of a large image less than in its file
     full = picture_size(picture)

@@ -41,7 +41,8 @@ from vitkit.report import JsonList, code_fingerprint, versions, write_explain
 
 __all__ = ["ExplainResult", "explain"]
 
-T, R = TypeVar("T"), TypeVar("R")
+T = TypeVar("T")
+R = TypeVar("R")
 Array = np.ndarray
 Source = ImageSource | Image.Image | Array
 RESULT = "explain.json"
@@ -281,7 +282,8 @@ def _draw(folder: Path, raw: bool, one: Explanation) -> _Drawn:
     """
     picture = one.picture
     write_file(folder / f"{one.stem}.png", png(picture))
-    parts, shown = [], []
+    parts: list[dict[str, Any]] = []
+    shown: list[dict[str, Any]] = []
     for found in one.maps if len(one.maps) > 1 else ():
         drawn = one.view.over(found.values)
         name = f"{one.stem}{found.suffix}.png"
@@ -320,23 +322,22 @@ def _title(one: Explanation, found: Map) -> str:
 def _arrays(one: Explanation) -> bytes:
     """The maps as a `.npz` file that opens with ``allow_pickle=False``."""
     buffer = io.BytesIO()
-    numbers = {
-        f"{name}s" if name != "class" else "classes": np.array([-1 if n is None or n == "pool" else n for n in values])
-        for name, values in (
-            ("layer", [found.layer for found in one.maps]),
-            ("head", [found.head for found in one.maps]),
-            ("class", [found.target for found in one.maps]),
-        )
+    arrays: dict[str, Any] = {
+        "map": one.values,
+        "maps": np.stack([found.values for found in one.maps]).astype(np.float32),
+        "layers": _numbers([found.layer for found in one.maps]),
+        "heads": _numbers([found.head for found in one.maps]),
+        "classes": _numbers([found.target for found in one.maps]),
+        "box": np.array(one.view.box),
+        "size": np.array(one.view.size),
     }
-    np.savez(
-        buffer,
-        map=one.values,
-        maps=np.stack([found.values for found in one.maps]).astype(np.float32),
-        box=np.array(one.view.box),
-        size=np.array(one.view.size),
-        **numbers,
-    )
+    np.savez(buffer, **arrays)
     return buffer.getvalue()
+
+
+def _numbers(values: Sequence[int | str | None]) -> Array:
+    """-1 where there is none, or where the layer is attention pooling."""
+    return np.array([value if isinstance(value, int) else -1 for value in values])
 
 
 def _image_facts(one: Explanation, parts: Sequence[Mapping[str, Any]], raw: bool) -> dict[str, Any]:
