@@ -65,9 +65,10 @@ def relevance(model: VisionTransformer, images: Tensor, targets: Tensor) -> Tens
     check_classes(model)
     if len(targets) != len(images):
         raise UserError(f"{len(images)} images and {len(targets)} classes to explain: say one for each image.")
-    if len(targets) and not (int(targets.min()) >= 0 and int(targets.max()) < config.num_classes):
+    wrong = [target for target in targets.tolist() if not 0 <= target < config.num_classes]
+    if wrong:
         raise UserError(
-            f"there is no class {targets.tolist()[:5]}: the model has {config.num_classes}, numbered from 0."
+            f"there is no class {wrong[0]}: the model has {config.num_classes}, numbered 0 to {config.num_classes - 1}."
         )
     pool = model.map_pool
     with torch.inference_mode(False), torch.enable_grad(), _predicting(model):
