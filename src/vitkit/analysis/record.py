@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from vitkit.config import UserError
 
-__all__ = ["record"]
+__all__ = ["evaluating", "record"]
 
 
 @contextmanager
@@ -47,3 +47,15 @@ def record(model: nn.Module, *patterns: str, outputs: bool = False) -> Iterator[
     finally:
         for handle in handles:
             handle.remove()
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """The model in eval mode, where nothing is drawn at random; afterwards every part is in the mode that it was in."""
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
