@@ -198,7 +198,9 @@ def test_an_image_is_explained_alike_alone_and_beside_others() -> None:
     model = made(CASES["mean"])
     images, targets = drawn(model.config, 4), torch.tensor([3, 3, 0, 1])
     together = relevance(model, images, targets)
-    alone = torch.cat([relevance(model, image[None], target[None]) for image, target in zip(images, targets, strict=True)])
+    alone = torch.cat(
+        [relevance(model, image[None], target[None]) for image, target in zip(images, targets, strict=True)]
+    )
     torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-7)
     assert relevance(model, images[:0], targets[:0]).shape == (0, *model.config.grid)
 

@@ -85,9 +85,7 @@ def test_numbers_are_a_function_of_the_seed_and_the_image_whatever_it_comes_with
     images, maps = checked(6), torch.zeros(6, 2, 2)
     whole = faithfulness(half_seen, images, maps, seed=3)
     assert all(np.array_equal(a, b) for a, b in zip(whole, faithfulness(half_seen, images, maps, seed=3), strict=True))
-    parts = [
-        faithfulness(half_seen, images[a:b], maps[a:b], seed=3, first=a) for a, b in ((0, 1), (1, 4), (4, 6))
-    ]
+    parts = [faithfulness(half_seen, images[a:b], maps[a:b], seed=3, first=a) for a, b in ((0, 1), (1, 4), (4, 6))]
     for part, area in zip(zip(*parts, strict=True), whole, strict=True):
         assert np.array_equal(np.concatenate(part), area)
     other = faithfulness(half_seen, images, maps, seed=4)
@@ -245,7 +243,9 @@ def test_the_verdict_follows_the_intervals(deletion: float, insertion: float, te
 def test_the_verdict_says_whether_random_weights_give_the_same_maps() -> None:
     areas = Areas(*(np.full(12, value) + np.linspace(0, 0.01, 12) for value in (0.1, 0.6, 0.3, 0.4)))
     learnt = judge(areas, np.linspace(0, 0.2, 12))
-    assert "They depend on what the model learnt (rank correlation 0.10 with the maps of random blocks)." in learnt.verdict
+    assert (
+        "They depend on what the model learnt (rank correlation 0.10 with the maps of random blocks)." in learnt.verdict
+    )
     alike = judge(areas, np.array([np.nan, *np.linspace(0.7, 0.9, 11)]))
     assert "They hardly depend on what the model learnt (rank correlation 0.80" in alike.verdict
     assert alike.compared == 11

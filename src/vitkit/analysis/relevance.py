@@ -7,15 +7,12 @@ Source: Chefer, Gur and Wolf, ICCV 2021, arXiv 2103.15679, equations 5 and 6 (se
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from vitkit.analysis.attention import attention_weights, pool_weights
-from vitkit.analysis.record import record
+from vitkit.analysis.record import evaluating, record
 from vitkit.config import UserError
 from vitkit.models.vit import Features, VisionTransformer
 
@@ -71,7 +68,7 @@ def relevance(model: VisionTransformer, images: Tensor, targets: Tensor) -> Tens
             f"there is no class {wrong[0]}: the model has {config.num_classes}, numbered 0 to {config.num_classes - 1}."
         )
     pool = model.map_pool
-    with torch.inference_mode(False), torch.enable_grad(), _predicting(model):
+    with torch.inference_mode(False), torch.enable_grad(), evaluating(model):
         with (
             record(model, "blocks.*.attn.qkv", *(["map_pool.kv"] if pool else []), outputs=True) as made,
             record(model, "blocks.*.attn.proj", *(["map_pool.proj"] if pool else [])) as mixed,
@@ -81,7 +78,7 @@ def relevance(model: VisionTransformer, images: Tensor, targets: Tensor) -> Tens
         score = logits.gather(1, targets.to(logits.device)[:, None]).sum()
         wanted = [*(mixed.pop(name) for name in names), *features]
         gradients = list(torch.autograd.grad(score, wanted, allow_unused=True, materialize_grads=True))
-    with torch.inference_mode(False), torch.no_grad():
+    with torch.inference_mode(False), torch.no_grad(), torch.autocast(logits.device.type, enabled=False):
         patches, prefix = gradients.pop(), gradients.pop()
         if pool is None:
             rows = _contributions(features, Features(prefix, patches))
@@ -141,15 +138,3 @@ def _run(model: VisionTransformer, images: Tensor) -> tuple[Tensor, Features]:
     finally:
         handle.remove()
     return logits, features
-
-
-@contextmanager
-def _predicting(model: nn.Module) -> Iterator[None]:
-    """Put the model into eval mode, and every part back into its own."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode

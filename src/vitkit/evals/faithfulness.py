@@ -22,6 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from vitkit.analysis.attention import patch_pixels
 from vitkit.config import UserError
 from vitkit.evals.intervals import Mean, mean_of
 from vitkit.models.initialise import initialise
@@ -258,7 +259,7 @@ def evidence(
     for images, targets in batches:
         maps = maps_of(model, images, targets)
         score = _score(model, targets, probabilities)
-        patch_size = model.config.patch_size if model.config.stem is None else None
+        patch_size = patch_pixels(model.config)
         found.append(
             faithfulness(
                 score, images, maps, patch_size=patch_size, steps=steps, randoms=randoms, seed=seed, first=first
