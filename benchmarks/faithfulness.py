@@ -28,7 +28,7 @@ from vitkit.bundle import Bundle
 from vitkit.data.loader import to_tensor
 from vitkit.data.pixels import load_input
 from vitkit.data.sources import read_source
-from vitkit.evals.faithfulness import RANDOMS, STEPS, Evidence, evidence
+from vitkit.evals.faithfulness import RANDOMS, STEPS, Evidence, evidence_of
 from vitkit.evals.intervals import Mean, mean_of
 from vitkit.jobs.load import load
 from vitkit.models.vit import VisionTransformer
@@ -107,19 +107,19 @@ def main() -> None:
     print("| maps | deletion | random | gain | insertion | random | gain | rank correlation | side by side |")
     print("|---|---|---|---|---|---|---|---|---|")
     records: dict[str, Any] = {}
-    for name in arguments.methods.split(","):
-        began = time.perf_counter()
-        maps_of = METHODS[name]
-        found = evidence(
-            bundle.model, zip(batches, predicted.split(BATCH), strict=True), maps_of, bundle.probabilities,
-            steps=arguments.steps, randoms=arguments.randoms, seed=arguments.seed,
-        )  # fmt: skip
-        beside = side_by_side(bundle, maps_of, images[right], predicted[right])
+    names = arguments.methods.split(",")
+    began = time.perf_counter()
+    evidences = evidence_of(
+        bundle.model, zip(batches, predicted.split(BATCH), strict=True), [METHODS[name] for name in names],
+        bundle.probabilities, steps=arguments.steps, randoms=arguments.randoms, seed=arguments.seed,
+    )  # fmt: skip
+    for name, found in zip(names, evidences, strict=True):
+        beside = side_by_side(bundle, METHODS[name], images[right], predicted[right])
         print(line(name, found, beside), flush=True)
-        seconds = time.perf_counter() - began
-        records[name] = {**found.to_dict(), "side_by_side": beside._asdict(), "seconds": round(seconds, 1)}
+        records[name] = {**found.to_dict(), "side_by_side": beside._asdict()}
     for name, facts in records.items():
-        print(f"{name} ({facts['seconds']} s): {facts['verdict']}")
+        print(f"{name}: {facts['verdict']}")
+    print(f"{time.perf_counter() - began:.0f} s")
     if arguments.json:
         arguments.json.write_text(json.dumps(records, indent=1) + "\n", encoding="utf-8")
 

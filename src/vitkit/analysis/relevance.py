@@ -75,7 +75,7 @@ def relevance(model: VisionTransformer, images: Tensor, targets: Tensor) -> Tens
         ):
             logits, features = _run(model, images)
         names = [f"blocks.{index}.attn.proj" for index in range(depth)] + (["map_pool.proj"] if pool else [])
-        score = logits.gather(1, targets.to(logits.device)[:, None]).sum()
+        score = logits.gather(1, _constant(targets).to(logits.device)[:, None]).sum()
         wanted = [*(mixed.pop(name) for name in names), *features]
         gradients = list(torch.autograd.grad(score, wanted, allow_unused=True, materialize_grads=True))
     with torch.inference_mode(False), torch.no_grad(), torch.autocast(logits.device.type, enabled=False):
@@ -127,14 +127,16 @@ class _Scored(nn.Module):
 def _run(model: VisionTransformer, images: Tensor) -> tuple[Tensor, Features]:
     """Logits and final tokens, differentiable from the first block on, with parameters that are constants."""
 
-    def constant(tensor: Tensor) -> Tensor:
-        return tensor.clone() if tensor.is_inference() else tensor.detach()  # those cannot take part in a backward
-
     tensors = [*model.named_parameters(), *model.named_buffers()]
-    state = {f"model.{name}": constant(tensor) for name, tensor in tensors}
+    state = {f"model.{name}": _constant(tensor) for name, tensor in tensors}
     handle = model.blocks[0].register_forward_pre_hook(lambda _, inputs: (inputs[0].detach().requires_grad_(),))
     try:
-        logits, features = functional_call(_Scored(model), state, (constant(images),))
+        logits, features = functional_call(_Scored(model), state, (_constant(images),))
     finally:
         handle.remove()
     return logits, features
+
+
+def _constant(tensor: Tensor) -> Tensor:
+    """The tensor without a gradient; what was made in inference mode cannot take part in a backward, a copy can."""
+    return tensor.clone() if tensor.is_inference() else tensor.detach()
