@@ -92,13 +92,15 @@ def relevance(model: VisionTransformer, images: Tensor, targets: Tensor) -> Tens
             weights = attention_weights(model.blocks[index].attn, qkv)
             step = _weighted(weights, gradients.pop(), qkv.chunk(3, dim=-1)[2])
             rows = rows + (rows[:, None] @ step)[:, 0]
-        return rows[:, config.prefix_tokens :].unflatten(1, config.grid).clone()
+        return rows[:, config.prefix_tokens :].reshape(-1, *config.grid)
 
 
 def _weighted(weights: Tensor, gradient: Tensor, values: Tensor) -> Tensor:
     """mean over heads of relu(dA * A), (B, Q, N), of weights (B, K, Q, N), overwritten, gradient (B, Q, D) and values (B, N, D)."""
     K = weights.shape[1]
-    G, v = (x.detach().float().unflatten(-1, (K, -1)).transpose(1, 2) for x in (gradient, values))  # (B, K, Q or N, d)
+    G, v = (
+        x.detach().float().reshape(*x.shape[:2], K, -1).transpose(1, 2) for x in (gradient, values)
+    )  # (B, K, Q or N, d)
     return weights.mul_(G @ v.transpose(-2, -1)).relu_().mean(dim=1)
 
 
