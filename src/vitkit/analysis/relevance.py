@@ -7,15 +7,12 @@ Source: Chefer, Gur and Wolf, ICCV 2021, arXiv 2103.15679, equations 5 and 6 (se
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from vitkit.analysis.attention import attention_weights, pool_weights
-from vitkit.analysis.record import record
+from vitkit.analysis.record import evaluating, record
 from vitkit.config import UserError
 from vitkit.models.vit import Features, VisionTransformer
 
@@ -65,22 +62,23 @@ def relevance(model: VisionTransformer, images: Tensor, targets: Tensor) -> Tens
     check_classes(model)
     if len(targets) != len(images):
         raise UserError(f"{len(images)} images and {len(targets)} classes to explain: say one for each image.")
-    if len(targets) and not (int(targets.min()) >= 0 and int(targets.max()) < config.num_classes):
+    wrong = [target for target in targets.tolist() if not 0 <= target < config.num_classes]
+    if wrong:
         raise UserError(
-            f"there is no class {targets.tolist()[:5]}: the model has {config.num_classes}, numbered from 0."
+            f"there is no class {wrong[0]}: the model has {config.num_classes}, numbered 0 to {config.num_classes - 1}."
         )
     pool = model.map_pool
-    with torch.inference_mode(False), torch.enable_grad(), _predicting(model):
+    with torch.inference_mode(False), torch.enable_grad(), evaluating(model):
         with (
             record(model, "blocks.*.attn.qkv", *(["map_pool.kv"] if pool else []), outputs=True) as made,
             record(model, "blocks.*.attn.proj", *(["map_pool.proj"] if pool else [])) as mixed,
         ):
             logits, features = _run(model, images)
         names = [f"blocks.{index}.attn.proj" for index in range(depth)] + (["map_pool.proj"] if pool else [])
-        score = logits.gather(1, targets.to(logits.device)[:, None]).sum()
+        score = logits.gather(1, _constant(targets).to(logits.device)[:, None]).sum()
         wanted = [*(mixed.pop(name) for name in names), *features]
         gradients = list(torch.autograd.grad(score, wanted, allow_unused=True, materialize_grads=True))
-    with torch.inference_mode(False), torch.no_grad():
+    with torch.inference_mode(False), torch.no_grad(), torch.autocast(logits.device.type, enabled=False):
         patches, prefix = gradients.pop(), gradients.pop()
         if pool is None:
             rows = _contributions(features, Features(prefix, patches))
@@ -94,13 +92,15 @@ def relevance(model: VisionTransformer, images: Tensor, targets: Tensor) -> Tens
             weights = attention_weights(model.blocks[index].attn, qkv)
             step = _weighted(weights, gradients.pop(), qkv.chunk(3, dim=-1)[2])
             rows = rows + (rows[:, None] @ step)[:, 0]
-        return rows[:, config.prefix_tokens :].unflatten(1, config.grid).clone()
+        return rows[:, config.prefix_tokens :].reshape(-1, *config.grid)
 
 
 def _weighted(weights: Tensor, gradient: Tensor, values: Tensor) -> Tensor:
     """mean over heads of relu(dA * A), (B, Q, N), of weights (B, K, Q, N), overwritten, gradient (B, Q, D) and values (B, N, D)."""
     K = weights.shape[1]
-    G, v = (x.detach().float().unflatten(-1, (K, -1)).transpose(1, 2) for x in (gradient, values))  # (B, K, Q or N, d)
+    G, v = (
+        x.detach().float().reshape(*x.shape[:2], K, -1).transpose(1, 2) for x in (gradient, values)
+    )  # (B, K, Q or N, d)
     return weights.mul_(G @ v.transpose(-2, -1)).relu_().mean(dim=1)
 
 
@@ -129,26 +129,16 @@ class _Scored(nn.Module):
 def _run(model: VisionTransformer, images: Tensor) -> tuple[Tensor, Features]:
     """Logits and final tokens, differentiable from the first block on, with parameters that are constants."""
 
-    def constant(tensor: Tensor) -> Tensor:
-        return tensor.clone() if tensor.is_inference() else tensor.detach()  # those cannot take part in a backward
-
     tensors = [*model.named_parameters(), *model.named_buffers()]
-    state = {f"model.{name}": constant(tensor) for name, tensor in tensors}
+    state = {f"model.{name}": _constant(tensor) for name, tensor in tensors}
     handle = model.blocks[0].register_forward_pre_hook(lambda _, inputs: (inputs[0].detach().requires_grad_(),))
     try:
-        logits, features = functional_call(_Scored(model), state, (constant(images),))
+        logits, features = functional_call(_Scored(model), state, (_constant(images),))
     finally:
         handle.remove()
     return logits, features
 
 
-@contextmanager
-def _predicting(model: nn.Module) -> Iterator[None]:
-    """Put the model into eval mode, and every part back into its own."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
+def _constant(tensor: Tensor) -> Tensor:
+    """The tensor without a gradient; what was made in inference mode cannot take part in a backward, a copy can."""
+    return tensor.clone() if tensor.is_inference() else tensor.detach()

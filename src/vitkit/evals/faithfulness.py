@@ -22,12 +22,24 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from vitkit.analysis.attention import patch_pixels
 from vitkit.config import UserError
 from vitkit.evals.intervals import Mean, mean_of
 from vitkit.models.initialise import initialise
 from vitkit.models.vit import VisionTransformer
 
-__all__ = ["Areas", "Evidence", "blurred", "evidence", "faithfulness", "forwards", "judge", "randomised", "spearman"]
+__all__ = [
+    "Areas",
+    "Evidence",
+    "blurred",
+    "evidence",
+    "evidence_of",
+    "faithfulness",
+    "forwards",
+    "judge",
+    "randomised",
+    "spearman",
+]
 
 Array = np.ndarray[Any, Any]
 Score = Callable[[Tensor], Tensor]  # images (B, C, H, W) to the probability (B,) of each one's explained class
@@ -138,17 +150,33 @@ def faithfulness(
     Raises:
         UserError: maps that are not finite or not one of each image, fewer than one step or random order.
     """
-    if maps.ndim != 3 or len(maps) != len(images):
-        raise UserError(f"{len(images)} images need as many maps (h, w), got a tensor of {tuple(maps.shape)}.")
-    if not bool(torch.isfinite(maps).all()):
-        raise UserError("the maps hold values that are not finite; compute them in float32.")
+    (found,) = _areas(score, images, [maps], patch_size, steps, randoms, seed, first)
+    return found
+
+
+def _areas(
+    score: Score,
+    images: Tensor,
+    many: Sequence[Tensor],
+    patch_size: tuple[int, int] | None,
+    steps: int,
+    randoms: int,
+    seed: int,
+    first: int,
+) -> list[Areas]:
+    """`faithfulness` of several kinds of maps of the same images, whose random orders are the same and computed once."""
+    for maps in many:
+        if maps.ndim != 3 or len(maps) != len(images):
+            raise UserError(f"{len(images)} images need as many maps (h, w), got a tensor of {tuple(maps.shape)}.")
+        if not bool(torch.isfinite(maps).all()):
+            raise UserError("the maps hold values that are not finite; compute them in float32.")
     if steps < 1 or randoms < 1:
         raise UserError(f"steps and randoms must be at least 1, got {steps} and {randoms}.")
-    grid = (maps.shape[1], maps.shape[2])
-    values = maps.detach().flatten(1).double().cpu().numpy()
+    grid = (many[0].shape[1], many[0].shape[2])
+    patches = grid[0] * grid[1]
     generators = [np.random.default_rng([seed, first + index]) for index in range(len(images))]
     cells = _cells((images.shape[2], images.shape[3]), grid, patch_size, images.device)
-    counts = _counts(values.shape[1], steps)
+    counts = _counts(patches, steps)
     plain, blur = torch.zeros_like(images), blurred(images, grid)
     ends = [score(ground).double().cpu().numpy() for ground in (images, plain, blur)]
 
@@ -159,10 +187,13 @@ def faithfulness(
         back = _area(score, blur, images, turn, counts, (ends[2], ends[0]))
         return gone, back
 
-    ties = np.stack([rng.random(values.shape[1]) for rng in generators])
-    own = areas(np.stack([np.lexsort((tie, -value)) for tie, value in zip(ties, values, strict=True)]))
-    drawn = [areas(np.stack([rng.permutation(values.shape[1]) for rng in generators])) for _ in range(randoms)]
-    return Areas(*own, *np.mean(drawn, axis=0))
+    ties = np.stack([rng.random(patches) for rng in generators])
+    own = []
+    for maps in many:
+        values = _rows(maps)
+        own.append(areas(np.stack([np.lexsort((tie, -value)) for tie, value in zip(ties, values, strict=True)])))
+    drawn = [areas(np.stack([rng.permutation(patches) for rng in generators])) for _ in range(randoms)]
+    return [Areas(*pair, *np.mean(drawn, axis=0)) for pair in own]
 
 
 def _cells(
@@ -251,31 +282,48 @@ def evidence(
     Raises:
         UserError: no images, or as `faithfulness`.
     """
+    (found,) = evidence_of(
+        model, batches, [maps_of], probabilities, steps=steps, randoms=randoms, seed=seed, randomise=randomise
+    )
+    return found
+
+
+def evidence_of(
+    model: VisionTransformer,
+    batches: Iterable[tuple[Tensor, Tensor]],
+    methods: Sequence[Maps],
+    probabilities: Callable[[Tensor], Tensor],
+    *,
+    steps: int = STEPS,
+    randoms: int = RANDOMS,
+    seed: int = 0,
+    randomise: bool = True,
+) -> list[Evidence]:
+    """`evidence` of several kinds of maps of the same images, each beside the same random orders."""
     other = randomised(model, seed) if randomise else None
-    found: list[Areas] = []
-    correlations: list[Array] = []
+    found: list[list[Areas]] = []
+    correlations: list[list[Array]] = []
     first = 0
     for images, targets in batches:
-        maps = maps_of(model, images, targets)
+        made = [maps_of(model, images, targets) for maps_of in methods]
         score = _score(model, targets, probabilities)
-        patch_size = model.config.patch_size if model.config.stem is None else None
-        found.append(
-            faithfulness(
-                score, images, maps, patch_size=patch_size, steps=steps, randoms=randoms, seed=seed, first=first
-            )
-        )
+        found.append(_areas(score, images, made, patch_pixels(model.config), steps, randoms, seed, first))
         if other is not None:
-            pair = (x.detach().flatten(1).double().cpu().numpy() for x in (maps, maps_of(other, images, targets)))
-            correlations.append(spearman(*pair))
+            drawn = [maps_of(other, images, targets) for maps_of in methods]
+            correlations.append([spearman(_rows(a), _rows(b)) for a, b in zip(made, drawn, strict=True)])
         first += len(images)
     if not first:
         raise UserError("no images to check the maps on; name at least one.")
-    return judge(
-        Areas(*(np.concatenate(part) for part in zip(*found, strict=True))),
-        np.concatenate(correlations) if correlations else None,
-        steps=steps,
-        randoms=randoms,
-    )
+    results = []
+    for number in range(len(methods)):
+        areas = Areas(*(np.concatenate(parts) for parts in zip(*(batch[number] for batch in found), strict=True)))
+        alike = np.concatenate([batch[number] for batch in correlations]) if other is not None else None
+        results.append(judge(areas, alike, steps=steps, randoms=randoms))
+    return results
+
+
+def _rows(maps: Tensor) -> Array:
+    return np.asarray(maps.detach().flatten(1).double().cpu())
 
 
 def _score(model: VisionTransformer, targets: Tensor, probabilities: Callable[[Tensor], Tensor]) -> Score:
