@@ -146,7 +146,7 @@ def write_explain(folder: Path, facts: Mapping[str, Any], items: Sequence[Mappin
     Raises:
         UserError: the file cannot be written.
     """
-    page = _page("explain.html.j2").render(**_finite(facts), items=_finite(items), gain=_gain)
+    page = _page("explain.html.j2").render(**_finite(facts), items=_finite(items))
     write_file(folder / "index.html", page.encode("utf-8", "replace"))
     return folder / "index.html"
 
@@ -262,12 +262,6 @@ def _render(facts: Mapping[str, Any], pictures: Mapping[str, str], maps: Mapping
         matrix=None if multilabel else confusion_chart(facts["classes"], facts["confusion"]),
         weakest_first=sorted(classes, key=lambda c: math.inf if c[rank] is None else c[rank]),
     )
-
-
-def _gain(mean: Mapping[str, float | None]) -> str:
-    """A difference with its interval, where there is one."""
-    interval = "" if mean["low"] is None else f" ({mean['low']:+.3f} to {mean['high']:+.3f})"
-    return f"{mean['value']:+.3f}{interval}"
 
 
 def _percent(value: float | None) -> str:

@@ -375,7 +375,7 @@ def _facts(bundle: Bundle, asked: Asked) -> dict[str, Any]:
     return {
         "format": "vitkit-explain",
         "format_version": 1,
-        "title": f"What {Path(bundle.source).name or 'the model'} looks at",
+        "title": "What the model looks at",
         "model": {"source": bundle.source, "grid": list(bundle.config.grid), "classes": bundle.config.num_classes},
         "method": asked.method,
         "description": asked.describe(),
@@ -386,7 +386,7 @@ def _facts(bundle: Bundle, asked: Asked) -> dict[str, Any]:
 
 
 class _Check:
-    """Keeps the first images and tells with them, when all are drawn, whether the maps matter."""
+    """Keeps some images, evenly from the first to the last, and tells with them whether the maps matter."""
 
     def __init__(
         self, bundle: Bundle, model: VisionTransformer, asked: Asked, wanted: int | None, console: Console
@@ -394,12 +394,18 @@ class _Check:
         self._bundle, self._model, self._asked, self._wanted, self._console = bundle, model, asked, wanted, console
         self._device = next(model.parameters()).device
         self._most = CHECKED if wanted is None else wanted
+        self._seen, self._stride = 0, 1
         self._kept: list[tuple[Tensor, int]] = []  # the model's image and the class of the answer
 
     def kept(self, one: Explanation) -> Explanation:
-        """The same, remembered if it is among the first."""
-        if one.targets and len(self._kept) < self._most:
+        """The same, remembered if it is one of those."""
+        if not one.targets or not self._most:
+            return one
+        if self._seen % self._stride == 0:
             self._kept.append((one.view.pixels, one.targets[0]))
+            if len(self._kept) == 2 * self._most:  # nobody knows how many come: from now on every second of those
+                self._kept, self._stride = self._kept[::2], 2 * self._stride
+        self._seen += 1
         return one
 
     def run(self) -> tuple[Evidence | None, str]:
@@ -408,12 +414,13 @@ class _Check:
             return None, "No evidence was computed (--check 0): nothing here says that the maps matter."
         if not gives_classes(self._bundle):
             return None, "No evidence was computed: the model gives no classes whose probability could fall or rise."
-        count = len(self._kept) if self._wanted is not None else self._affordable()
+        count = min(len(self._kept), self._most if self._wanted is not None else self._affordable())
+        chosen_ones = [self._kept[place * len(self._kept) // count] for place in range(count)]
         batches = range(0, count, TOGETHER)
 
         def drawn() -> Iterator[tuple[Tensor, Tensor]]:
             for start in self._console.track(batches, len(batches), "checking the maps", unit="batch"):
-                part = self._kept[start : min(start + TOGETHER, count)]
+                part = chosen_ones[start : start + TOGETHER]
                 yield (
                     torch.stack([pixels for pixels, _ in part]).to(self._device),
                     torch.tensor([t for _, t in part]).to(self._device),
@@ -429,7 +436,7 @@ class _Check:
         return found, ""
 
     def _affordable(self) -> int:
-        """How many of the kept images `CHECK_SECONDS` are enough for, from the time that a forward takes."""
+        """How many images `CHECK_SECONDS` are enough for, from the time that a forward takes."""
         images = torch.stack([pixels for pixels, _ in self._kept[:TOGETHER]]).to(self._device)
         took = []
         with torch.inference_mode():
@@ -440,7 +447,7 @@ class _Check:
         h, w = self._bundle.config.grid
         times = forwards(h * w, steps=CHECK_STEPS, randoms=RANDOMS) + 6  # and two maps, each as three
         seconds = times * min(took) / len(images)
-        return min(len(self._kept), max(LEAST_CHECKED, int(CHECK_SECONDS / seconds)))
+        return min(self._most, max(LEAST_CHECKED, int(CHECK_SECONDS / seconds)))
 
 
 def _ahead(pool: Executor, work: Callable[[T], R], items: Iterable[T], most: int) -> Iterator[R]:
