@@ -227,7 +227,7 @@ def attention_maps(
     read = reading(model, features, pool)[:, None, None]  # (B, 1, 1, N)
     with torch.autocast(images.device.type, enabled=False):
         maps = [(read @ weights)[:, wanted, 0, config.prefix_tokens :] for _, weights in recorded]
-    return torch.stack(maps, dim=1).unflatten(-1, config.grid)
+    return torch.stack(maps, dim=1).reshape(len(images), len(maps), len(wanted), *config.grid)
 
 
 def pool_maps(model: VisionTransformer, images: Tensor, heads: Sequence[int] | None = None) -> Tensor:
@@ -242,7 +242,7 @@ def pool_maps(model: VisionTransformer, images: Tensor, heads: Sequence[int] | N
             "Its layers' attention can be shown."
         )
     wanted = list(chosen(heads, model.map_pool.num_heads, "head"))
-    return _pool_weights(model, images)[:, wanted].unflatten(-1, model.config.grid)
+    return _pool_weights(model, images)[:, wanted].reshape(len(images), len(wanted), *model.config.grid)
 
 
 def patch_pixels(config: ViTConfig) -> tuple[int, int]:

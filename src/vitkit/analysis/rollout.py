@@ -39,7 +39,7 @@ def rollout(model: VisionTransformer, images: Tensor, residual: str = "half", po
     config = model.config
     features, recorded = recorded_features(model, images, range(config.depth - 1, -1, -1))
     rows = rollout_of((weights for _, weights in recorded), reading(model, features, pool), residual)
-    return rows[:, config.prefix_tokens :].unflatten(-1, config.grid)
+    return rows[:, config.prefix_tokens :].reshape(len(images), *config.grid)
 
 
 def rollout_of(weights: Iterable[Tensor], reading: Tensor, residual: str = "half") -> Tensor:
