@@ -48,7 +48,8 @@ def relevance(model: VisionTransformer, images: Tensor, targets: Tensor) -> Tens
     Explained is the logit; of a multi-label model alike. From R = I, every layer adds its attention, weighted by the gradient
     where that is positive and averaged over heads: R <- R + mean(relu(dA * A)) R. The rows of the tokens that the answer was
     read from are added in proportion to what each adds to the logit where that is positive; attention pooling takes part as a
-    last layer. The model computes as it predicts (no dropout) and is left as it was, without gradients.
+    last layer. A map is 0 everywhere where nothing speaks for the class. The model computes as it predicts (no dropout) and is
+    left as it was, without gradients. Memory is that of the forward's activations of all ``images`` and one layer's weights.
 
     Args:
         model: on the device of the images.
