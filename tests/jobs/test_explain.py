@@ -6,6 +6,7 @@ import dataclasses
 import io
 import json
 import re
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -452,3 +453,31 @@ def test_the_default_folder(model: Path, tmp_path: Path, monkeypatch: pytest.Mon
     for name in ("explain", "explain-2"):
         assert main(["explain", str(model), str(path), "--check", "0"]) == 0
         assert (tmp_path / "runs" / name / "x.png").is_file()
+
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+
+@pytest.mark.browser
+@pytest.mark.skipif(CHROMIUM is None, reason="needs a chromium binary")
+def test_the_page_fits_a_phone(model: Path, tmp_path: Path) -> None:
+    playwright = pytest.importorskip("playwright.sync_api")
+    photos = [photo(tmp_path / ("a_long_name_" * 9 + ".png"), 300, 20), photo(tmp_path / "tall.png", 9, 400)]
+    out = tmp_path / "out"
+    run(model, photos, out, method="attention", layers="all", heads="all", check=2)
+    asked: list[str] = []
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-dev-shm-usage"])
+        page = browser.new_page(viewport={"width": 360, "height": 740})
+        page.on("request", lambda request: asked.append(request.url))
+        page.goto((out / "index.html").as_uri())
+        wide = page.evaluate("document.documentElement.scrollWidth")
+        broken = page.evaluate(
+            "[...document.images].filter(i => { i.loading = 'eager'; return i.complete && !i.naturalWidth; }).length"
+        )
+        page.click("a[href^=tall] img")
+        arrived = page.url
+        browser.close()
+    assert (wide, broken) == (360, 0)
+    assert arrived == (out / "tall.png").as_uri()
+    assert all(url.startswith(("file:", "data:")) for url in asked)
