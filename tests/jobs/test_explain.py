@@ -25,6 +25,7 @@ from vitkit.cli.main import main
 from vitkit.config import UserError
 from vitkit.console import Console
 from vitkit.data.pixels import Preprocess
+from vitkit.evals import map_check
 from vitkit.jobs import explain as job
 from vitkit.models.vit import VisionTransformer, ViTConfig
 
@@ -313,9 +314,11 @@ def test_the_checked_images_are_taken_evenly(
             assert len(images) == len(targets) <= 4
             seen.extend(targets.tolist())
 
-    monkeypatch.setattr(job, "evidence", evidence)
+    monkeypatch.setattr(map_check, "evidence", evidence)
     loaded = vitkit.load(model)
-    checking = job._Check(loaded, loaded.model, job.ask(loaded.model, "gradient"), wanted, Console(io.StringIO()))
+    checking = map_check.MapCheck(
+        loaded, loaded.model, job.ask(loaded.model, "gradient"), wanted, Console(io.StringIO())
+    )
     for number in range(count):
         checking.kept(dataclasses.replace(one, targets=(number,)))
         assert len(checking._kept) <= 2 * wanted

@@ -17,13 +17,11 @@ from typing import Any, NamedTuple, TypeVar
 from urllib.parse import quote
 
 import numpy as np
-import torch
 from PIL import Image
-from torch import Tensor
 
 from vitkit.analysis.attention import chosen
-from vitkit.analysis.explanation import Explanation, explain_view, gives_classes
-from vitkit.analysis.maps import Asked, Map, Numbers, ask, mean_maps
+from vitkit.analysis.explanation import Explanation, explain_view
+from vitkit.analysis.maps import Asked, Map, Numbers, ask
 from vitkit.analysis.overlay import View, jpeg, legend, open_view, peak, png
 from vitkit.bundle import Bundle
 from vitkit.config import UserError, did_you_mean, write_file
@@ -33,10 +31,10 @@ from vitkit.data.filenames import file_stems
 from vitkit.data.pixels import MAX_PIXELS, ImageError
 from vitkit.data.thumbnails import data_address
 from vitkit.engines.eager import EagerEngine
-from vitkit.evals.faithfulness import RANDOMS, Evidence, evidence, forwards
+from vitkit.evals.faithfulness import Evidence
+from vitkit.evals.map_check import MapCheck
 from vitkit.jobs.load import load
 from vitkit.jobs.predict import expand_paths
-from vitkit.models.vit import VisionTransformer
 from vitkit.report import JsonList, code_fingerprint, versions, write_explain
 
 __all__ = ["ExplainResult", "explain"]
@@ -49,11 +47,6 @@ RESULT = "explain.json"
 SHOWN = 100  # images with pictures on the page; all have files
 PARTS_SHOWN = 48  # maps of single layers, heads and classes of an image on the page
 SIDE, PART_SIDE = 460, 180  # pixels of the page's pictures
-CHECK_SECONDS = 15.0  # that the check of the maps may take where nobody says of how many images
-LEAST_CHECKED, CHECKED = 2, 12  # images that it then takes at least and at most
-TRIED = 3  # forwards that tell how long one takes
-CHECK_STEPS = 7  # points of its curves
-TOGETHER = 4  # images that the check computes at a time
 
 
 @dataclass(frozen=True)
@@ -128,7 +121,7 @@ def explain(
     asked = ask(bundle.model, method, layers, heads, residual, pool)
     work = _Work(bundle, asked, _target(bundle, method, target), max_pixels, strict, console)
     found = work.explanations(sources, workers)
-    checking = _Check(bundle, work.engine.model, asked, check, console)
+    checking = MapCheck(bundle, work.engine.model, asked, check, console)
     if folder is None:
         explanations = [checking.kept(one) for one in found]
         checked, note = checking.run()
@@ -383,71 +376,6 @@ def _facts(bundle: Bundle, asked: Asked) -> dict[str, Any]:
         "heads": asked.heads and list(asked.heads),
         "residual": asked.residual if asked.method == "rollout" else None,
     }
-
-
-class _Check:
-    """Keeps some images, evenly from the first to the last, and tells with them whether the maps matter."""
-
-    def __init__(
-        self, bundle: Bundle, model: VisionTransformer, asked: Asked, wanted: int | None, console: Console
-    ) -> None:
-        self._bundle, self._model, self._asked, self._wanted, self._console = bundle, model, asked, wanted, console
-        self._device = next(model.parameters()).device
-        self._most = CHECKED if wanted is None else wanted
-        self._seen, self._stride = 0, 1
-        self._kept: list[tuple[Tensor, int]] = []  # the model's image and the class of the answer
-
-    def kept(self, one: Explanation) -> Explanation:
-        """The same, remembered if it is one of those."""
-        if not one.targets or not self._most:
-            return one
-        if self._seen % self._stride == 0:
-            self._kept.append((one.view.pixels, one.targets[0]))
-            if len(self._kept) == 2 * self._most:  # nobody knows how many come: from now on every second of those
-                self._kept, self._stride = self._kept[::2], 2 * self._stride
-        self._seen += 1
-        return one
-
-    def run(self) -> tuple[Evidence | None, str]:
-        """The evidence, or None and the reason that there is none."""
-        if self._wanted == 0:
-            return None, "No evidence was computed (--check 0): nothing here says that the maps matter."
-        if not gives_classes(self._bundle):
-            return None, "No evidence was computed: the model gives no classes whose probability could fall or rise."
-        count = min(len(self._kept), self._most if self._wanted is not None else self._affordable())
-        chosen_ones = [self._kept[place * len(self._kept) // count] for place in range(count)]
-        batches = range(0, count, TOGETHER)
-
-        def drawn() -> Iterator[tuple[Tensor, Tensor]]:
-            for start in self._console.track(batches, len(batches), "checking the maps", unit="batch"):
-                part = chosen_ones[start : start + TOGETHER]
-                yield (
-                    torch.stack([pixels for pixels, _ in part]).to(self._device),
-                    torch.tensor([t for _, t in part]).to(self._device),
-                )
-
-        found = evidence(
-            self._model,
-            drawn(),
-            lambda model, images, targets: mean_maps(model, images, self._asked, targets),
-            self._bundle.probabilities,
-            steps=CHECK_STEPS,
-        )
-        return found, ""
-
-    def _affordable(self) -> int:
-        """How many images `CHECK_SECONDS` are enough for, from the time that a forward takes."""
-        images = torch.stack([pixels for pixels, _ in self._kept[:TOGETHER]]).to(self._device)
-        took = []
-        with torch.inference_mode():
-            for _ in range(TRIED):
-                began = time.perf_counter()
-                self._model(images)
-                took.append(time.perf_counter() - began)
-        h, w = self._bundle.config.grid
-        times = forwards(h * w, steps=CHECK_STEPS, randoms=RANDOMS) + 6  # and two maps, each as three
-        seconds = times * min(took) / len(images)
-        return min(self._most, max(LEAST_CHECKED, int(CHECK_SECONDS / seconds)))
 
 
 def _ahead(pool: Executor, work: Callable[[T], R], items: Iterable[T], most: int) -> Iterator[R]:
