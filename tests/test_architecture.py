@@ -46,6 +46,7 @@ NEEDS_ORDER = [
     "probe",
     "validation",
     "training",
+    "errors",
     "plan",
     "classes",
     "folds",
@@ -132,7 +133,8 @@ def test_every_module_imports_and_every_public_name_is_there_twice() -> None:
 def test_the_public_surface_is_this() -> None:
     assert vitkit.__all__ == [
         "UserError", "ViTConfig", "VisionTransformer", "analyze", "audit", "compare", "convert", "demo", "doctor", "evaluate",
-        "finetune", "list_datasets", "list_models", "list_recipes", "load", "paper", "predict", "pretrain", "results", "verify",
+        "explain", "finetune", "list_datasets", "list_models", "list_recipes", "load", "paper", "predict", "pretrain",
+        "results", "verify",
     ]  # fmt: skip
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         vitkit.nothing  # noqa: B018

@@ -3,28 +3,31 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import dataclasses
 import hashlib
 import json
 import math
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata, resources
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from vitkit import __version__
 from vitkit.charts import confusion_chart, interval_chart, line_chart, reliability_chart
-from vitkit.config import write_file, write_json
+from vitkit.config import UserError, write_file, write_json
 
 __all__ = [
+    "JsonList",
     "Row",
     "code_fingerprint",
     "versions",
     "write_analysis",
     "write_audit",
     "write_compare",
+    "write_explain",
     "write_report",
     "write_training_report",
 ]
@@ -77,15 +80,20 @@ def code_fingerprint() -> str:
     return f"{__version__} ({signed.hexdigest()[:12]})"
 
 
-def write_report(run: Path, facts: Mapping[str, Any], pictures: Mapping[str, str] | None = None) -> tuple[Path, Path]:
+def write_report(
+    run: Path,
+    facts: Mapping[str, Any],
+    pictures: Mapping[str, str] | None = None,
+    maps: Mapping[str, str] | None = None,
+) -> tuple[Path, Path]:
     """Write ``report.json`` and ``report.html`` of a run; the keys of ``facts`` are those of the JSON.
 
-    ``pictures`` are thumbnails of images by name, as data: addresses, for the page only.
+    ``pictures`` are thumbnails of images by name, and ``maps`` of what the model looked at, as data: addresses, for the page only.
 
     Raises:
         UserError: the files cannot be written.
     """
-    write_file(run / "report.html", _render(_finite(facts), pictures or {}).encode("utf-8", "replace"))
+    write_file(run / "report.html", _render(_finite(facts), pictures or {}, maps or {}).encode("utf-8", "replace"))
     write_json(run / "report.json", _finite(facts))  # last: it marks a finished run
     return run / "report.html", run / "report.json"
 
@@ -165,6 +173,78 @@ def write_analysis(
     return folder / "index.html", folder / "analysis.json"
 
 
+def write_explain(folder: Path, facts: Mapping[str, Any], items: Sequence[Mapping[str, Any]]) -> Path:
+    """Write the page ``index.html`` of explained images; ``items`` are those with pictures.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    page = _page("explain.html.j2").render(**_finite(facts), items=_finite(items))
+    write_file(folder / "index.html", page.encode("utf-8", "replace"))
+    return folder / "index.html"
+
+
+class JsonList:
+    """A JSON file with facts and one long list, written entry by entry; it gets its name when it is whole.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+
+    def __init__(self, path: Path, facts: Mapping[str, Any], name: str) -> None:
+        self.path, self.count = path, 0
+        self._partial = path.with_name(path.name + ".partial")
+        self._begin = f"{_inside(facts)},\n{json.dumps(name)}: [\n"
+        self._file: TextIO | None = None
+
+    def add(self, entry: Mapping[str, Any]) -> None:
+        """Write an entry."""
+        text = json.dumps(_finite(entry), ensure_ascii=False, allow_nan=False)
+        self._write((",\n" if self.count else "{\n" + self._begin) + text)
+        self.count += 1
+
+    def finish(self, facts: Mapping[str, Any]) -> None:
+        """Write more facts behind the list, and give the file its name."""
+        self._write(("" if self.count else "{\n" + self._begin) + f"\n],\n{_inside(facts)}\n}}\n")
+        self.close()
+        with _told(self.path):
+            self._partial.replace(self.path)
+
+    def close(self) -> None:
+        """Close the file, whole or not."""
+        if self._file is not None:
+            self._file.close()
+
+    def _write(self, text: str) -> None:
+        with _told(self.path):
+            if self._file is None:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                self._file = self._partial.open("w", encoding="utf-8", errors="surrogateescape")
+            self._file.write(text)
+
+    def __enter__(self) -> JsonList:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with contextlib.suppress(OSError):
+            self.close()
+
+
+def _inside(facts: Mapping[str, Any]) -> str:
+    """Facts as JSON without the braces around them."""
+    return json.dumps(_finite(facts), indent=1, ensure_ascii=False, allow_nan=False)[2:-2]
+
+
+@contextlib.contextmanager
+def _told(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"cannot write {path}: {error.strerror or error}. Free space or choose another place."
+        ) from None
+
+
 def _finite(value: Any) -> Any:
     """JSON has no nan: a number that does not exist (the precision of a class never predicted) becomes null."""
     if isinstance(value, float):
@@ -193,7 +273,7 @@ def _page(name: str) -> Any:
     return environment.get_template(name)
 
 
-def _render(facts: Mapping[str, Any], pictures: Mapping[str, str]) -> str:
+def _render(facts: Mapping[str, Any], pictures: Mapping[str, str], maps: Mapping[str, str]) -> str:
     curves = facts["curves"]
     train = facts["data"]["per_class"]["train"]
     classes = [{**found, "train": train[i]} for i, found in enumerate(facts["per_class"])]
@@ -207,6 +287,7 @@ def _render(facts: Mapping[str, Any], pictures: Mapping[str, str]) -> str:
         ),
         intervals=interval_chart(facts["comparison"]),
         pictures=pictures,
+        maps=maps,
         reliability=None
         if multilabel
         else reliability_chart(*(facts["calibration"][s]["bins"] for s in ("before", "after"))),

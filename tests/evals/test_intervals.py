@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from vitkit.evals.classify import score, wilson
-from vitkit.evals.intervals import area_interval, intervals_of, mean_interval
+from vitkit.evals.intervals import area_interval, intervals_of, mean_interval, mean_of
 
 
 def answers(n: int, O: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -106,3 +106,26 @@ def test_a_mean_over_draws_is_wider_than_over_images_alone() -> None:
     assert mean_interval(np.ones((3, 5), bool)) == (1, wilson(5, 5))  # five images cannot show that all are right
     assert mean_interval(np.zeros((3, 5), bool)) == (0, wilson(0, 5))
     assert mean_interval(differ) == mean_interval(differ)
+
+
+def test_means_of_few_images_have_students_interval() -> None:
+    published = {1: 12.7062, 2: 4.3027, 3: 3.1824, 4: 2.7764, 5: 2.5706, 9: 2.2622, 29: 2.0452, 120: 1.9799}  # t tables
+    for freedom, quantile in published.items():
+        n = freedom + 1
+        values = np.arange(n, dtype=float)
+        found = mean_of(values)
+        assert found.value == pytest.approx(freedom / 2)
+        assert found.high is not None
+        assert (found.high - found.value) / (values.std(ddof=1) / n**0.5) == pytest.approx(quantile, rel=2e-4)
+    assert mean_of(np.array([0.25])) == (0.25, None, None)
+
+
+def test_the_interval_of_a_mean_holds_the_truth_as_often_as_it_says() -> None:
+    rng = np.random.default_rng(0)
+    hits = 0
+    for _ in range(4000):
+        found = mean_of(rng.normal(size=5))
+        assert found.low is not None
+        assert found.high is not None
+        hits += found.low <= 0 <= found.high
+    assert 0.94 < hits / 4000 < 0.96

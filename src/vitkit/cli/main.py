@@ -18,7 +18,7 @@ from typing import Any
 import click
 
 from vitkit import __version__
-from vitkit.cli import analysing, checkpoints, comparing, evaluating, papers, published, training
+from vitkit.cli import analysing, checkpoints, comparing, evaluating, explaining, papers, published, training
 from vitkit.cli.options import (
     Duration,
     Setting,
@@ -40,7 +40,7 @@ __all__ = ["cli", "main"]
 SECTIONS = (
     ("Make a classifier", ("audit", "finetune", "demo")),
     ("Use it", ("predict", "evaluate", "compare")),
-    ("See inside", ("analyze",)),
+    ("See inside", ("explain", "analyze")),
     ("Train as published", ("pretrain", "recipes")),
     ("Published models", ("models", "verify", "convert")),
     ("Published data and results", ("datasets", "results", "paper")),
@@ -250,6 +250,7 @@ for _command in (
     checkpoints.verify,
     comparing.compare,
     evaluating.evaluate,
+    explaining.explain,
     papers.paper,
     published.datasets,
     results,

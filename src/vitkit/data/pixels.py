@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -30,6 +31,7 @@ __all__ = [
     "Bands",
     "ImageError",
     "Picture",
+    "Placed",
     "Preprocess",
     "choose_fit",
     "fit_image",
@@ -39,6 +41,7 @@ __all__ = [
     "open_picture",
     "picture_of",
     "picture_size",
+    "place",
     "prepare",
     "resized_size",
     "upright",
@@ -162,28 +165,70 @@ def picture_size(image: Picture) -> tuple[int, int]:
     return (image.full if isinstance(image, Bands) else full_size(image))[::-1]
 
 
+class Placed(NamedTuple):
+    """Where the model's image lies: the whole image is resized to (height, width), and the model's begins at (top, left) in it."""
+
+    height: int
+    width: int
+    top: int  # below 0 where the model's image has a border
+    left: int
+
+
+def place(record: Preprocess, size: tuple[int, int]) -> Placed:
+    """How an upright image of ``size`` (height, width) is fitted: the one geometry, of `fit_image` and of what undoes it.
+
+    Raises:
+        ImageError: it has no pixels.
+    """
+    H, W = record.image_size
+    height, width = size
+    if min(size) < 1:
+        raise ImageError(f"an image of {width}x{height} pixels; there is nothing to see")
+    if record.fit == "squash":
+        return Placed(H, W, 0, 0)
+    if record.fit == "pad":
+        scale = min(H / height, W / width)
+        new_h, new_w = min(H, max(1, round(height * scale))), min(W, max(1, round(width * scale)))
+        return Placed(new_h, new_w, -((H - new_h) // 2), -((W - new_w) // 2))
+    cover_h, cover_w = resized_size(record.image_size, record.crop_fraction)
+    if record.fit == "squash_crop":
+        new_h, new_w = cover_h, cover_w
+    elif cover_h != cover_w:  # both sides are rounded, as timm and OpenCLIP do where the crop is no square
+        ratio = min(height / cover_h, width / cover_w)
+        new_h, new_w = round(height / ratio), round(width / ratio)
+    elif width <= height:  # the other side is truncated, as torchvision's resize does
+        new_h, new_w = max(cover_h, int(cover_w * height / width)), cover_w
+    else:
+        new_h, new_w = cover_h, max(cover_w, int(cover_h * width / height))
+    return Placed(new_h, new_w, round((new_h - H) / 2), round((new_w - W) / 2))
+
+
 def fit_image(image: Picture, record: Preprocess) -> Array:
-    """Fit an upright image to the record's size: uint8 (H, W, 3) of RGB, float32 (H, W, C) of `Bands`."""
+    """Fit an upright image to the record's size: uint8 (H, W, 3) of RGB, float32 (H, W, C) of `Bands`.
+
+    Raises:
+        ImageError: it has no pixels.
+    """
     H, W = record.image_size
     width, height = image.size
+    new_h, new_w, top, left = place(record, (height, width))
     filter_ = INTERPOLATIONS[record.interpolation]
-    if record.fit == "squash":
-        image = image.resize((W, H), filter_)
-    elif record.fit == "crop":
-        image = _cover(image, record)
-    elif record.fit == "squash_crop":
-        new_h, new_w = resized_size(record.image_size, record.crop_fraction)
-        left, top = round((new_w - W) / 2), round((new_h - H) / 2)
-        image = image.resize((new_w, new_h), filter_).crop((left, top, left + W, top + H))
-    else:
-        scale = min(H / height, W / width)
-        new_w, new_h = min(W, max(1, round(width * scale))), min(H, max(1, round(height * scale)))
-        small, at = image.resize((new_w, new_h), filter_), ((W - new_w) // 2, (H - new_h) // 2)
-        if isinstance(small, Bands):
-            image = small.padded((W, H), at, record.mean)
+    cover_h, cover_w = resized_size(record.image_size, record.crop_fraction)
+    if record.fit == "crop" and new_w * new_h > MAX_COVER * cover_w * cover_h:
+        # A thread-like image would be resized to far more than is kept; the same values without the rest.
+        x, y = width / new_w, height / new_h
+        image = image.resize((W, H), filter_, (left * x, top * y, (left + W) * x, (top + H) * y))
+        return image.array() if isinstance(image, Bands) else np.asarray(image)
+    image = image.resize((new_w, new_h), filter_)
+    if record.fit == "pad":
+        if isinstance(image, Bands):
+            image = image.padded((W, H), (-left, -top), record.mean)
         else:
-            image = Image.new("RGB", (W, H), tuple(round(255 * m) for m in record.mean))
-            image.paste(small, at)
+            canvas = Image.new("RGB", (W, H), tuple(round(255 * m) for m in record.mean))
+            canvas.paste(image, (-left, -top))
+            image = canvas
+    elif record.fit != "squash":
+        image = image.crop((left, top, left + W, top + H))
     return image.array() if isinstance(image, Bands) else np.asarray(image)
 
 
@@ -194,27 +239,6 @@ def resized_size(crop: tuple[int, int], fraction: float) -> tuple[int, int]:
     """
     h, w = (math.floor(n / fraction + 1e-6) for n in crop)
     return h, w
-
-
-def _cover(image: Picture, record: Preprocess) -> Picture:
-    """Resize to cover the record's size over `crop_fraction`, and cut the centre."""
-    H, W = record.image_size
-    width, height = image.size
-    filter_ = INTERPOLATIONS[record.interpolation]
-    cover_h, cover_w = resized_size(record.image_size, record.crop_fraction)
-    if cover_h != cover_w:  # both sides are rounded, as timm and OpenCLIP do where the crop is no square
-        ratio = min(height / cover_h, width / cover_w)
-        new_h, new_w = round(height / ratio), round(width / ratio)
-    elif width <= height:  # the other side is truncated, as torchvision's resize does
-        new_w, new_h = cover_w, max(cover_h, int(cover_w * height / width))
-    else:
-        new_w, new_h = max(cover_w, int(cover_h * width / height)), cover_h
-    left, top = round((new_w - W) / 2), round((new_h - H) / 2)
-    if new_w * new_h <= MAX_COVER * cover_w * cover_h:
-        return image.resize((new_w, new_h), filter_).crop((left, top, left + W, top + H))
-    # A thread-like image would be resized to far more than is kept; the same values without the rest.
-    x, y = width / new_w, height / new_h
-    return image.resize((W, H), filter_, (left * x, top * y, (left + W) * x, (top + H) * y))
 
 
 def normalise(pixels: Array, record: Preprocess) -> Array:

@@ -19,6 +19,7 @@ from vitkit.engines.eager import EagerEngine
 from vitkit.evals.scoring import seconds_for
 from vitkit.finetuning.arguments import Arguments
 from vitkit.finetuning.data import TaskData
+from vitkit.finetuning.errors import FORWARDS_OF_MAP, errors_explained
 from vitkit.finetuning.probe import Probed
 from vitkit.finetuning.training import trainable_copy
 from vitkit.models.vit import VisionTransformer
@@ -102,8 +103,10 @@ def _scoring_seconds(
     together, alone = EagerEngine(model, group=16), EagerEngine(model)
     timed = partial(seconds_for, record=record, console=console, max_pixels=max_pixels)
     detector = timed(together, splits.train) * min(1.0, MAX_UNKNOWN_IMAGES / len(splits.train))
-    scored = 3 * timed(alone, splits.val) + (timed(alone, splits.test) if splits.test else 0.0)
-    return evaluations * timed(together, splits.val) + detector + scored + REPORT_SECONDS
+    val = timed(alone, splits.val)
+    scored = 3 * val + (timed(alone, splits.test) if splits.test else 0.0)
+    maps = 0.0 if data.source.multilabel else errors_explained(model.config) * FORWARDS_OF_MAP * val / len(splits.val)
+    return evaluations * timed(together, splits.val) + detector + scored + maps + REPORT_SECONDS
 
 
 def _recipe(

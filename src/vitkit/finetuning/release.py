@@ -27,6 +27,7 @@ from vitkit.finetuning.arguments import Arguments
 from vitkit.finetuning.backbone import describe_size, with_new_head
 from vitkit.finetuning.balance import Balance
 from vitkit.finetuning.data import TaskData
+from vitkit.finetuning.errors import explain_errors
 from vitkit.finetuning.facts import CROSS_VALIDATION, RunFacts, headline_split, report_facts
 from vitkit.finetuning.plan import MAX_UNKNOWN_IMAGES
 from vitkit.models.lora import plain_state
@@ -171,7 +172,10 @@ def finish(
     earlier = _score_earlier(facts.arguments.earlier, loaded, head, limit, console)
     report = report_facts(facts, loaded, release, results, describe_size(loaded.model), earlier)
     _write_predictions(run, loaded, results)
-    html, _ = write_report(run, report, _pictures(report["gallery"], head, limit))
+    maps = (
+        {} if facts.arguments.fold is not None else explain_errors(run, loaded, report["gallery"], head, limit, console)
+    )
+    html, _ = write_report(run, report, _pictures(report["gallery"], head, limit), maps)
     headline = report["headline"]
     label = f", {headline['label']}" if headline["label"] else ""
     console.say(

@@ -1,0 +1,393 @@
+"""`vit explain`: what a model looks at, as heat maps over the original images, with evidence that they matter.
+
+The steps, in order: check what is asked for; open, classify, map and draw image by image; check the maps; write the page.
+"""
+
+from __future__ import annotations
+
+import io
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+from urllib.parse import quote
+
+import numpy as np
+from PIL import Image
+
+from vitkit.analysis.attention import chosen
+from vitkit.analysis.explanation import Explanation, explain_view
+from vitkit.analysis.maps import Asked, Map, Numbers, ask
+from vitkit.analysis.overlay import View, jpeg, legend, open_view, peak, png
+from vitkit.bundle import Bundle
+from vitkit.config import UserError, did_you_mean, write_file
+from vitkit.console import Console
+from vitkit.data.containers import ImageSource
+from vitkit.data.filenames import file_stems
+from vitkit.data.pixels import MAX_PIXELS, ImageError
+from vitkit.data.thumbnails import data_address
+from vitkit.engines.eager import EagerEngine
+from vitkit.evals.faithfulness import Evidence
+from vitkit.evals.map_check import MapCheck
+from vitkit.jobs.load import load
+from vitkit.jobs.predict import expand_paths
+from vitkit.report import JsonList, code_fingerprint, versions, write_explain
+
+__all__ = ["ExplainResult", "explain"]
+
+T = TypeVar("T")
+R = TypeVar("R")
+Array = np.ndarray
+Source = ImageSource | Image.Image | Array
+RESULT = "explain.json"
+SHOWN = 100  # images with pictures on the page; all have files
+PARTS_SHOWN = 48  # maps of single layers, heads and classes of an image on the page
+SIDE, PART_SIDE = 460, 180  # pixels of the page's pictures
+
+
+@dataclass(frozen=True)
+class ExplainResult:
+    """Where the maps were written, or the maps themselves where they were not."""
+
+    folder: Path | None
+    page: Path | None
+    written: int
+    skipped: list[tuple[str, str]]
+    evidence: Evidence | None  # None: `evidence_note` says why
+    evidence_note: str
+    explanations: list[Explanation]  # empty where files were written
+
+
+def explain(
+    model: str | Path | Bundle,
+    images: str | Path | Source | Sequence[str | Path | Source],
+    *,
+    out: str | Path | None = None,
+    method: str = "gradient",
+    target: str | int | None = None,
+    layers: Numbers = None,
+    heads: Numbers = None,
+    residual: str = "half",
+    pool: str | None = None,
+    raw: bool = False,
+    check: int | None = None,
+    strict: bool = False,
+    workers: int = 2,
+    max_pixels: int = MAX_PIXELS,
+    overrides: Mapping[str, Any] | None = None,
+    command: str | None = None,
+    console: Console | None = None,
+) -> ExplainResult:
+    """Draw what the model looks at in ``images``.
+
+    Args:
+        model: a bundle, a bundle folder or a checkpoint file.
+        images: paths as for `vitkit.predict`, or Pillow images, or arrays (H, W, C).
+        out: the folder to write to; without it nothing is written and the explanations are returned.
+        method: gradient (of a class), rollout, or attention of layers and heads.
+        target: the class to explain, by name or index; by default the predicted one, of a multi-label model each one found.
+        layers: of attention: numbers from 0, or from the end (-1), or "all"; by default the last, or attention pooling.
+        heads: of attention: numbers or "all"; by default their mean.
+        residual: of rollout: "half" (0.5 A + 0.5 I) or "none" (A alone).
+        pool: of rollout and attention: read the tokens as if the model pooled so (cls, mean).
+        raw: also write the maps as ``.npz``.
+        check: images on which deletion, insertion and randomised weights tell whether the maps matter; 0: none. By default as
+            many as take a few seconds.
+        strict: fail on the first file that cannot be used, instead of listing it.
+        workers: threads that decode and draw.
+        max_pixels: larger images are listed without being decoded.
+        overrides: of the loaded model, see `vitkit.load`.
+        command: the command line, for the page.
+
+    Raises:
+        UserError: no such path, model, class, layer or head; a method that the model has nothing for; or no usable image.
+    """
+    console, began = console or Console(), time.perf_counter()
+    for name, value, least in (("--workers", workers, 1), ("--check", check, 0)):
+        if value is not None and value < least:
+            raise UserError(f"{name} must be at least {least}, got {value}.")
+    ignored: Counter[str] = Counter()
+    sources = _sources(images, ignored)
+    folder = None if out is None else _free(Path(out), [source for _, source in sources])
+    for what, count in ignored.items():
+        console.warn(f"left out of the folders: {count} {what}")
+    bundle = model if isinstance(model, Bundle) else load(model, **dict(overrides or {}))
+    for note in bundle.notes:
+        console.warn(note)
+    asked = ask(bundle.model, method, layers, heads, residual, pool)
+    work = _Work(bundle, asked, _target(bundle, method, target), max_pixels, strict, console)
+    found = work.explanations(sources, workers)
+    checking = MapCheck(bundle, work.engine.model, asked, check, console)
+    if folder is None:
+        explanations = [checking.kept(one) for one in found]
+        checked, note = checking.run()
+        return ExplainResult(None, None, len(explanations), work.skipped, checked, note, explanations)
+
+    items: list[dict[str, Any]] = []
+    facts = _facts(bundle, asked)
+    with JsonList(folder / RESULT, facts, "images") as listing, ThreadPoolExecutor(workers) as drawers:
+        kept = (checking.kept(one) for one in found)
+        for drawn in _ahead(drawers, partial(_draw, folder, raw), kept, 2 * workers):
+            listing.add(drawn.facts)
+            if listing.count <= SHOWN:
+                items.append(drawn.item)
+        checked, note = checking.run()
+        tail = {
+            "written": listing.count,
+            "skipped": [{"path": path, "reason": reason} for path, reason in work.skipped],
+            "evidence": checked and checked.to_dict(),
+            "evidence_note": note,
+            "command": command or f"vitkit.explain({str(model)!r}, ...)",
+            "code": code_fingerprint(),
+            "versions": versions(),
+            "seconds": time.perf_counter() - began,
+        }
+        page = write_explain(folder, {**facts, **tail, "ramp": legend()}, items)
+        listing.finish(tail)
+    console.say(f"images    {listing.count:,} explained, {len(work.skipped):,} skipped")
+    console.say(f"check     {checked.verdict if checked else note}")
+    console.say(f"page      {page}")
+    return ExplainResult(folder, page, listing.count, work.skipped, checked, note, [])
+
+
+def _sources(images: Any, ignored: Counter[str]) -> list[tuple[str, Source]]:
+    """Name and place of each image: paths as `vit predict` takes them, or images in memory."""
+    given = list(images) if isinstance(images, list | tuple) else [images]
+    in_memory = [isinstance(item, Image.Image | np.ndarray) for item in given]
+    if given and all(in_memory):
+        return [(f"image-{number}", item) for number, item in enumerate(given, 1)]
+    for item, loaded in zip(given, in_memory, strict=True):
+        if loaded or not isinstance(item, str | Path):
+            raise UserError(
+                f"explain takes paths, or PIL images and arrays (height, width, channels), not {type(item).__name__} "
+                "among other things."
+            )
+    return [*expand_paths(given, ignored)]
+
+
+def _free(folder: Path, sources: Sequence[Source]) -> Path:
+    """The folder to write to: a new or empty one, or one of an earlier explanation that holds none of the images.
+
+    Raises:
+        UserError: another one.
+    """
+    if not folder.exists():
+        return folder
+    marks = (folder / RESULT, folder / f"{RESULT}.partial")
+    if not folder.is_dir() or (any(folder.iterdir()) and not any(mark.exists() for mark in marks)):
+        raise UserError(f"{folder} already exists and holds something else. Choose another -o.")
+    here = folder.resolve()
+    for source in sources:
+        if isinstance(source, str | Path) and Path(source).resolve().parent == here:
+            raise UserError(f"{source} is in the folder to write to, where it could be replaced. Choose another -o.")
+    return folder
+
+
+def _target(bundle: Bundle, method: str, target: str | int | None) -> int | None:
+    """Index of the class to explain.
+
+    Raises:
+        UserError: the model has no such class, or the method asks for none.
+    """
+    if target is None:
+        return None
+    if method != "gradient":
+        raise UserError(f"--class is for --method gradient; {method} asks for no class.")
+    classes, said = bundle.classes or (), str(target)
+    if said in classes:
+        return classes.index(said)
+    if said.removeprefix("-").isdecimal():
+        return chosen([int(said)], bundle.config.num_classes, "class")[0]
+    known = f"It has {len(classes):,}, such as {classes[0]!r}" if classes else "Its classes have no names: say a number"
+    raise UserError(f"the model has no class {said!r}.{did_you_mean(said, classes)} {known}.")
+
+
+class _Work:
+    """Opens images ahead of the model and asks it about each; what cannot be used is listed in ``skipped``."""
+
+    def __init__(
+        self, bundle: Bundle, asked: Asked, target: int | None, max_pixels: int, strict: bool, console: Console
+    ) -> None:
+        self.skipped: list[tuple[str, str]] = []
+        self._bundle, self._asked, self._target = bundle, asked, target
+        self._record, self._max_pixels = bundle.require_preprocess(), max_pixels
+        self._strict, self._console = strict, console
+        self.engine = bundle.run if isinstance(bundle.run, EagerEngine) else EagerEngine(bundle.model)
+
+    def explanations(self, sources: Sequence[tuple[str, Source]], workers: int) -> Iterator[Explanation]:
+        """One of each usable image, in input order.
+
+        Raises:
+            UserError: with ``strict``, on the first image that cannot be used; always, where none can.
+        """
+        names = [name for name, _ in sources]
+        stems = file_stems(names)
+        self._say_renamed(names, stems)
+        with ThreadPoolExecutor(workers) as readers:
+            views = _ahead(readers, self._open, (source for _, source in sources), 2 * workers)
+            tracked = self._console.track(views, len(sources), "explaining")
+            for name, stem, view in zip(names, stems, tracked, strict=True):
+                if isinstance(view, ImageError):
+                    self._skip(name, view)
+                else:
+                    engine = self.engine
+                    yield explain_view(self._bundle, engine.model, engine, self._asked, self._target, name, stem, view)
+        if len(self.skipped) == len(sources):
+            name, reason = self.skipped[0]
+            raise UserError(f"none of the {len(sources)} images can be used, the first: {name}: {reason}.")
+
+    def _open(self, source: Source) -> View | ImageError:
+        try:
+            return open_view(source, self._record, self._bundle.config, max_pixels=self._max_pixels)
+        except ImageError as error:
+            return error
+
+    def _skip(self, name: str, error: ImageError) -> None:
+        if self._strict:
+            raise UserError(f"{name}: {error} (--strict)")
+        self.skipped.append((name, str(error)))
+        self._console.warn(f"skipped {name}: {error}")
+
+    def _say_renamed(self, names: Sequence[str], stems: Sequence[str]) -> None:
+        pairs = zip(names, stems, strict=True)
+        renamed = [(name, stem) for name, stem in pairs if not Path(name).name.startswith(stem)]
+        if renamed:
+            more = f", and {len(renamed) - 1:,} more; {RESULT} tells all" if len(renamed) > 1 else ""
+            self._console.say(
+                f"names     {renamed[0][0]} is written as {renamed[0][1]}.png: its own name is taken or unsafe{more}"
+            )
+
+
+class _Drawn(NamedTuple):
+    facts: dict[str, Any]  # of explain.json
+    item: dict[str, Any]  # of the page
+
+
+def _draw(folder: Path, raw: bool, one: Explanation) -> _Drawn:
+    """Write the pictures, and the arrays if asked for, of one image.
+
+    Raises:
+        UserError: a file cannot be written.
+    """
+    picture = one.picture
+    write_file(folder / f"{one.stem}.png", png(picture))
+    parts: list[dict[str, Any]] = []
+    shown: list[dict[str, Any]] = []
+    for found in one.maps if len(one.maps) > 1 else ():
+        drawn = one.view.over(found.values)
+        name = f"{one.stem}{found.suffix}.png"
+        write_file(folder / name, png(drawn))
+        parts.append({"file": name, "layer": found.layer, "head": found.head, "class": found.target})
+        if len(shown) < PARTS_SHOWN:
+            shown.append(
+                {"link": _link(name), "picture": data_address(jpeg(drawn, PART_SIDE)), "title": _title(one, found)}
+            )
+    if raw:
+        write_file(folder / f"{one.stem}.npz", _arrays(one))
+    facts = _image_facts(one, parts, raw)
+    item = {
+        **facts,
+        "link": _link(f"{one.stem}.png"),
+        "original": data_address(jpeg(one.view.shown, SIDE)),
+        "overlay": data_address(jpeg(picture, SIDE)),
+        "parts": shown,
+        "more_parts": len(parts) - len(shown),
+    }
+    return _Drawn(facts, item)
+
+
+def _link(name: str) -> str:
+    """A file beside the page, as an address."""
+    return quote(name, errors="surrogateescape")
+
+
+def _title(one: Explanation, found: Map) -> str:
+    if found.target is not None:
+        return one.explained[one.targets.index(found.target)][0]
+    layer = "attention pooling" if found.layer == "pool" else f"layer {found.layer}"
+    return layer if found.head is None else f"{layer}, head {found.head}"
+
+
+def _arrays(one: Explanation) -> bytes:
+    """The maps as a `.npz` file that opens with ``allow_pickle=False``."""
+    buffer = io.BytesIO()
+    arrays: dict[str, Any] = {
+        "map": one.values,
+        "maps": np.stack([found.values for found in one.maps]).astype(np.float32),
+        "layers": _numbers([found.layer for found in one.maps]),
+        "heads": _numbers([found.head for found in one.maps]),
+        "classes": _numbers([found.target for found in one.maps]),
+        "box": np.array(one.view.box),
+        "size": np.array(one.view.size),
+    }
+    np.savez(buffer, **arrays)
+    return buffer.getvalue()
+
+
+def _numbers(values: Sequence[int | str | None]) -> Array:
+    """-1 where there is none, or where the layer is attention pooling."""
+    return np.array([value if isinstance(value, int) else -1 for value in values])
+
+
+def _image_facts(one: Explanation, parts: Sequence[Mapping[str, Any]], raw: bool) -> dict[str, Any]:
+    """What ``explain.json`` tells of an image; places are in pixels of the upright original."""
+    view, values, found = one.view, one.values, one.prediction
+    x, y = peak(values, view.box)
+    facts: dict[str, Any] = {
+        "path": one.path,
+        "file": f"{one.stem}.png",
+        "parts": list(parts),
+        "raw": f"{one.stem}.npz" if raw else None,
+        "size": {"height": view.size[0], "width": view.size[1]},
+        "seen": view.seen._asdict(),
+        "seen_share": view.seen_share,
+        "grid": list(values.shape),
+        "largest": float(values.max()),
+        "peak": {"x": x, "y": y},
+        "explained": [{"class": name, "probability": value} for name, value in one.explained],
+        "prediction": found and found.answer,
+        "probability": found and found.probability,
+        "top": [
+            {"class": name, "probability": value}
+            for name, value in (zip(found.classes, found.probabilities, strict=True) if found else ())
+        ],
+    }
+    if found and found.labels is not None:
+        facts["labels"] = list(found.labels)
+    if found and found.unknown is not None:
+        facts["unknown"] = found.unknown
+    return facts
+
+
+def _facts(bundle: Bundle, asked: Asked) -> dict[str, Any]:
+    """What is known before the first image."""
+    return {
+        "format": "vitkit-explain",
+        "format_version": 1,
+        "title": "What the model looks at",
+        "model": {"source": bundle.source, "grid": list(bundle.config.grid), "classes": bundle.config.num_classes},
+        "method": asked.method,
+        "description": asked.describe(),
+        "layers": list(asked.layers),
+        "heads": asked.heads and list(asked.heads),
+        "residual": asked.residual if asked.method == "rollout" else None,
+    }
+
+
+def _ahead(pool: Executor, work: Callable[[T], R], items: Iterable[T], most: int) -> Iterator[R]:
+    """``work`` of each item in order, of at most so many ahead of what is taken."""
+    queue: deque[Future[R]] = deque()
+    try:
+        for item in items:
+            queue.append(pool.submit(work, item))
+            if len(queue) >= most:
+                yield queue.popleft().result()
+        while queue:
+            yield queue.popleft().result()
+    finally:
+        for future in queue:
+            future.cancel()
