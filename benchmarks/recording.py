@@ -1,9 +1,10 @@
 """What seeing attention costs: time of recording one layer above the bare forward, and memory of one and of all layers.
 
-    python benchmarks/recording.py [--rounds 40] [--processes 3]
+    python benchmarks/recording.py [--rounds 40] [--processes 3] [--cpu-time]
 
 Time: `recorded_weights(model, images, [-1])`, weights and all, beside `model.forward_features(images)` of the same preloaded
-images, in turns in random order, fused attention, float32; medians of rounds and of the ratio of each round's two.
+images, in turns in random order, fused attention, float32; medians of rounds and of the ratio of each round's two. With
+--cpu-time the process's own processor time, for one thread on a machine that others use too.
 Memory: peak resident set of a process of its own that builds the model, with random weights, and runs it once; medians of
 processes, above that of the process that runs the bare forward.
 """
@@ -60,16 +61,16 @@ def made(size: str, pixels: int, batch: int) -> tuple[VisionTransformer, Tensor]
     return model.eval(), torch.randn(batch, 3, pixels, pixels, generator=torch.Generator().manual_seed(0))
 
 
-def times(size: str, pixels: int, batch: int, rounds: int) -> None:
+def times(size: str, pixels: int, batch: int, rounds: int, clock: Callable[[], float]) -> None:
     model, images = made(size, pixels, batch)
     found: dict[Callable[..., None], list[float]] = {bare: [], one_layer: []}
     draw = random.Random(0)
     for number in range(rounds + 3):
         for way in draw.sample([bare, one_layer], 2):
-            began = time.perf_counter()
+            began = clock()
             way(model, images)
             if number >= 3:  # the first warm up
-                found[way].append(time.perf_counter() - began)
+                found[way].append(clock() - began)
     plain, recorded = (statistics.median(found[way]) * 1e3 for way in (bare, one_layer))
     ratios = [b / a - 1 for a, b in zip(found[bare], found[one_layer], strict=True)]
     low, _, high = statistics.quantiles(ratios, n=4)
@@ -99,6 +100,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--rounds", type=int, default=40)
     parser.add_argument("--processes", type=int, default=3)
+    parser.add_argument("--cpu-time", action="store_true")
     parser.add_argument("--way", help=argparse.SUPPRESS)
     parser.add_argument("--shape", nargs=3, help=argparse.SUPPRESS)
     given = parser.parse_args()
@@ -111,7 +113,7 @@ def main() -> None:
     print("| model | size | images | bare forward, ms | one layer recorded, ms | median of ratios (quartiles) |")
     print("|---|---|---|---|---|---|")
     for shape in TIMES:
-        times(*shape, given.rounds)
+        times(*shape, given.rounds, time.process_time if given.cpu_time else time.perf_counter)
     print("\n| model | size | images | | peak, MiB | above the bare forward, MiB | own buffers, MiB |")
     print("|---|---|---|---|---|---|---|")
     for size, pixels, batch in MEMORY:

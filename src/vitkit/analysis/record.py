@@ -53,7 +53,8 @@ def record(model: nn.Module, *patterns: str, outputs: bool = False) -> Iterator[
 def evaluating(model: nn.Module) -> Iterator[None]:
     """The model in eval mode, where nothing is drawn at random; afterwards every part is in the mode that it was in."""
     training = [module for module in model.modules() if module.training]
-    model.eval()
+    for module in training:
+        module.training = False
     try:
         yield
     finally:
