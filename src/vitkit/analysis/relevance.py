@@ -106,7 +106,11 @@ def _weighted(weights: Tensor, gradient: Tensor, values: Tensor) -> Tensor:
 
 
 def _contributions(features: Features, gradients: Features) -> Tensor:
-    """What each final token adds to the logit where that is positive, (B, N), rows of sum 1."""
+    """What each final token adds to the logit where that is positive, (B, N), rows of sum 1.
+
+    Of a class token this is 1. The mean of the patches reads all alike and would lose the class: such rows were no better than
+    random orders in insertion, these were (docs/results/analysis.md).
+    """
     parts = [(x * g).sum(-1).float().flatten(1) for x, g in zip(features, gradients, strict=True)]
     read = [g.abs().sum(-1).flatten(1) > 0 for g in gradients]
     rows = torch.cat(parts, dim=1).detach().relu()
