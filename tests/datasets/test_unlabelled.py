@@ -58,7 +58,7 @@ def test_what_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no such data"):
         list_images(tmp_path / "missing")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match="empty"):
+    with pytest.raises(UserError, match="empty holds no images, and no tables"):
         list_images(tmp_path / "empty")
     with pytest.raises(UserError, match="no images named"):
         list_images([])

@@ -236,18 +236,21 @@ def test_the_verdict_follows_the_intervals(deletion: float, insertion: float, te
     areas = Areas(0.4 - deletion + spread, 0.5 + insertion + spread, np.full(20, 0.4), np.full(20, 0.5))
     assert text in judge(areas).verdict
     few = judge(Areas(*(area[:9] for area in areas)))
-    assert few.verdict == "9 images are too few for a verdict; 10 are the least."
-    assert judge(Areas(*(area[:1] for area in areas))).deletion_gain[1:] == (None, None)
+    assert few.verdict == "9 images are too few for a verdict: it takes 10 images or more, and --check 10 or more."
+    one = judge(Areas(*(area[:1] for area in areas)))
+    assert one.deletion_gain[1:] == (None, None)
+    assert one.verdict.startswith("1 image is too few")
 
 
 def test_the_verdict_says_whether_random_weights_give_the_same_maps() -> None:
     areas = Areas(*(np.full(12, value) + np.linspace(0, 0.01, 12) for value in (0.1, 0.6, 0.3, 0.4)))
     learnt = judge(areas, np.linspace(0, 0.2, 12))
     assert (
-        "They depend on what the model learnt (rank correlation 0.10 with the maps of random blocks)." in learnt.verdict
+        "The maps depend on what the model learnt (rank correlation 0.10 with the maps of random blocks)."
+        in learnt.verdict
     )
     alike = judge(areas, np.array([np.nan, *np.linspace(0.7, 0.9, 11)]))
-    assert "They hardly depend on what the model learnt (rank correlation 0.80" in alike.verdict
+    assert "The maps hardly depend on what the model learnt (rank correlation 0.80" in alike.verdict
     assert alike.compared == 11
     undefined = judge(areas, np.full(12, np.nan))
     assert undefined.correlation is None

@@ -117,6 +117,8 @@ def test_a_picture_of_each_image_a_page_and_numbers(model: Path, tmp_path: Path)
     assert size_of(out / "wide one.png") == (270, 120)
     assert size_of(out / "tall.png") == (120, 270)
     facts = facts_of(out)
+    assert facts["model"]["name"] == str(model)
+    assert f"the model {model}, " in (out / "index.html").read_text()
     assert (facts["format"], facts["format_version"], facts["method"], facts["written"]) == (
         "vitkit-explain",
         1,

@@ -78,12 +78,14 @@ def test_without_a_folder_nothing_is_written(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_mistakes_are_one_message(capsys: pytest.CaptureFixture[str]) -> None:
+def test_mistakes_are_one_message(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "notes.txt").write_text("no folder")
     for arguments, message in (
         (["paper", "tabel1"], "Did you mean 'table1'?"),
         (["paper", "figure6"], "give --model M and --images IMAGES"),
         (["paper", "table1", "--images", "x"], "--images says nothing to table1"),
         (["paper", "figure6", "--model", "none.npz", "--images", "nowhere"], "nowhere"),
+        (["paper", "table1", "-o", str(tmp_path / "notes.txt")], "notes.txt is a file; -o names a folder"),
         (["paper", "figure12", "--set", "secnds=3"], "Did you mean 'seconds'?"),
     ):
         assert main(arguments) == 1

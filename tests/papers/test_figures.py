@@ -21,6 +21,7 @@ from vitkit.jobs.paper import paper
 from vitkit.models.vit import VisionTransformer, ViTConfig
 from vitkit.papers.figure12 import planned
 from vitkit.papers.item import Request
+from vitkit.papers.opened import title
 from vitkit.papers.rollouts import lit
 
 SMALL = {
@@ -52,6 +53,12 @@ def images(tmp_path: Path) -> Path:
 def seen(bundle: Bundle, images: Path) -> torch.Tensor:
     record = bundle.require_preprocess()
     return torch.stack([to_tensor(load_input(path, record)) for path in sorted(images.iterdir())])
+
+
+def test_a_panel_is_named_by_the_run_of_its_bundle(tmp_path: Path) -> None:
+    (tmp_path / "flowers" / "model").mkdir(parents=True)
+    assert title(str(tmp_path / "flowers" / "model")) == "flowers"
+    assert title("weights/b16.npz") == "b16.npz"
 
 
 def test_rollout_examples_are_the_rollout(tmp_path: Path, images: Path) -> None:

@@ -259,11 +259,15 @@ def test_wrong_overrides_are_named(bare: Path) -> None:
         load_model(bare, position_rule="bilinea")
 
 
-def test_a_name_that_is_nowhere_says_what_is_near(bare: Path, tmp_path: Path) -> None:
+def test_a_name_that_is_nowhere_says_what_is_near(bare: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match=r"no model .*baer\.safetensors.*Did you mean 'bare\.safetensors'"):
         load_model(tmp_path / "baer.safetensors")
     with pytest.raises(UserError, match=r"not a known name .*deit_tiny_patch16_224|Did you mean"):
         load_model("deit_tny")
+    (tmp_path / "deit_tini").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="Did you mean 'deit_tiny_"):
+        load_model("deit_tiny")
 
 
 def test_a_known_name_without_a_file_says_where_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

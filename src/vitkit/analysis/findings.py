@@ -95,8 +95,9 @@ def distance_finding(found: Surveyed) -> Finding:
     )
     local, wide = int((first < far).sum()), int((first >= far).sum())
     return Finding(
-        f"The mean attention distance is {halves} ({said}; uniform attention has {found.uniform_distance:.0f}). In the first layer "
-        f"{_heads(wide)} at half of that or farther and {_heads(local)} nearer, from {first.min():.0f} to {first.max():.0f} "
+        f"The mean attention distance is {halves} ({said}; uniform attention has {found.uniform_distance:.0f}). "
+        f"In the first layer, {_heads(wide)} at half of that or farther and {_heads(local)} nearer, "
+        f"from {first.min():.0f} to {first.max():.0f} "
         f"pixels: {pattern}",
         grows,
     )

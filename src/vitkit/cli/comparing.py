@@ -16,7 +16,7 @@ __all__ = ["compare"]
 @click.argument("b", metavar="B")
 @click.argument("data")
 @click.option("--split", metavar="NAME", help="train, val, test or all. [default: test, else val, else all]")
-@click.option("--out", metavar="DIR", help="Folder to write to. [default: runs/compare-<data>, numbered]")
+@click.option("-o", "--out", metavar="DIR", help="Folder to write to. [default: runs/compare-<data>, numbered]")
 @click.option("--workers", type=click.IntRange(min=1), default=2, show_default=True, help="Threads that decode images.")
 @click.option("--data-root", metavar="DIR", help="Folder with a folder for each published data set.")
 @click.option("--partial", is_flag=True, help="Compare on a part of a published data set too.")

@@ -72,7 +72,7 @@ class Counts(click.ParamType[tuple[int, ...]]):
               help="vtab: change its recipe: steps=500, batch_size=64, image_size=224, optim.lr=0.003, ...")  # fmt: skip
 @click.option("--seed", default=0, show_default=True, help="Of what a protocol draws.")
 @click.option("--workers", type=click.IntRange(min=1), default=2, show_default=True, help="Threads that decode images.")
-@click.option("--out", metavar="DIR", help="Folder to write results.json to, for `vit results add`.")
+@click.option("-o", "--out", metavar="DIR", help="Folder to write results.json to, for `vit results add`.")
 @strict
 @max_pixels
 @model_options

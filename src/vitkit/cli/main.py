@@ -90,7 +90,7 @@ def cli() -> None:
 @cli.command(short_help="Folder of labelled images in, tested classifier with a report out.")
 @click.argument("data", required=False)
 @click.option("--model", metavar="M", help="Weights to start from. Without: a small model from random weights.")
-@click.option("--out", metavar="RUN", help="Run folder. [default: runs/<data>, numbered]")
+@click.option("-o", "--out", metavar="RUN", help="Run folder. [default: runs/<data>, numbered]")
 @click.option("--val", metavar="DATA", help="Validation images; without them a stratified part is held out.")
 @click.option(
     "--budget",
@@ -161,7 +161,7 @@ def finetune(data: str | None, as_json: bool, offline: bool, settings: Any, over
 @cli.command(short_help="What is wrong with the data: broken, doubled, leaked, mislabelled images.")
 @click.argument("data")
 @click.option("--model", metavar="M", help="Its features find label errors. Without: features learnt from the images.")
-@click.option("--out", metavar="DIR", help="Folder to write to. [default: runs/audit-<data>, numbered]")
+@click.option("-o", "--out", metavar="DIR", help="Folder to write to. [default: runs/audit-<data>, numbered]")
 @click.option(
     "--fit", default="auto", show_default=True, metavar="auto|crop|squash|pad", help="How images are to be fitted."
 )
@@ -218,7 +218,7 @@ def predict(model: str, paths: Sequence[str], as_json: bool, offline: bool, over
 
 
 @cli.command(short_help="The main job on embedded data: digits as PNG files, fine-tune, predict.")
-@click.option("--out", default="runs/demo", show_default=True, metavar="DIR", help="Folder for data and run.")
+@click.option("-o", "--out", default="runs/demo", show_default=True, metavar="DIR", help="Folder for data and run.")
 @click.option("--seed", default=0, show_default=True, help="Equal seeds give equal results.")
 @common
 def demo(out: str, seed: int, as_json: bool, offline: bool) -> None:

@@ -24,8 +24,12 @@ __all__ = ["paper"]
 
 @click.command(short_help="The paper's tables and figures, made here beside the published values.")
 @click.argument("item", required=False)
-@click.option("--model", "model", multiple=True, metavar="M", help="Model to look at; several where a figure compares.")
-@click.option("--images", multiple=True, metavar="IMAGES", help="Files, folders, globs or DATA to look at.")
+@click.option(
+    "--model", "model", multiple=True, metavar="M", help="Model to look at; repeat it where a figure compares."
+)
+@click.option(
+    "--images", multiple=True, metavar="IMAGES", help="File, folder, glob in quotes or DATA to look at; repeatable."
+)
 @click.option("--data", default="", metavar="DATA", help="Labelled images that a study trains on.")
 @click.option(
     "-o", "--out", metavar="DIR", help="Folder for figures (SVG and PNG) and data (JSON); studies go on there."

@@ -15,7 +15,7 @@ __all__ = ["pretrain", "recipes"]
 @click.command(short_help="Train from a recipe: pre-training and transfer as published.")
 @click.argument("recipe", required=False)
 @click.argument("changes", nargs=-1, type=Setting(), metavar="[data=FOLDER] [KEY=VALUE]...")
-@click.option("--out", metavar="RUN", help="Run folder.")
+@click.option("-o", "--out", metavar="RUN", help="Run folder.")
 @click.option(
     "--budget",
     type=Duration(),

@@ -55,6 +55,8 @@ def _one(given: str | Path) -> Unlabelled:
         if not files:
             raise UserError(f"no file matches {str(given)!r}.")
         return Unlabelled(name, [(str(file), file) for file in files])
+    if path.is_dir() and not any(p.name.lower().endswith(TABLE_SUFFIXES) for p in path.rglob("*")):
+        raise UserError(f"{given} holds no images, and no tables or tar files of images.")
     source = read_data(given)
     split = next(split for split in (*PREFERRED, *source.splits) if split in source.splits)
     samples = source.splits[split]

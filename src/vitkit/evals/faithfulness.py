@@ -85,8 +85,8 @@ class Evidence:
             return said
         value = f"rank correlation {self.correlation.value:.2f} with the maps of random blocks"
         if self.correlation.value < ALIKE:
-            return f"{said} They depend on what the model learnt ({value})."
-        return f"{said} They hardly depend on what the model learnt ({value}): they show the image more than the model."
+            return f"{said} The maps depend on what the model learnt ({value})."
+        return f"{said} The maps hardly depend on what the model learnt ({value}): they show the image more than the model."
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able; a mean is {"value", "low", "high"}, with null where there is no interval."""
@@ -98,7 +98,8 @@ class Evidence:
 
 def _of_gains(found: Evidence) -> str:
     if found.images < FEW:
-        return f"{found.images} images are too few for a verdict; {FEW} are the least."
+        count = "1 image is" if found.images == 1 else f"{found.images} images are"
+        return f"{count} too few for a verdict: it takes {FEW} images or more, and --check {FEW} or more."
     signs = []
     for gain in (found.deletion_gain, found.insertion_gain):
         assert gain.low is not None

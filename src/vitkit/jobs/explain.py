@@ -128,7 +128,7 @@ def explain(
         return ExplainResult(None, None, len(explanations), work.skipped, checked, note, explanations)
 
     items: list[dict[str, Any]] = []
-    facts = _facts(bundle, asked)
+    facts = _facts(bundle, asked, "" if isinstance(model, Bundle) else str(model))
     with JsonList(folder / RESULT, facts, "images") as listing, ThreadPoolExecutor(workers) as drawers:
         kept = (checking.kept(one) for one in found)
         for drawn in _ahead(drawers, partial(_draw, folder, raw), kept, 2 * workers):
@@ -363,13 +363,18 @@ def _image_facts(one: Explanation, parts: Sequence[Mapping[str, Any]], raw: bool
     return facts
 
 
-def _facts(bundle: Bundle, asked: Asked) -> dict[str, Any]:
-    """What is known before the first image."""
+def _facts(bundle: Bundle, asked: Asked, name: str) -> dict[str, Any]:
+    """What is known before the first image; ``name`` is the model's as the user gave it, or empty."""
     return {
         "format": "vitkit-explain",
         "format_version": 1,
         "title": "What the model looks at",
-        "model": {"source": bundle.source, "grid": list(bundle.config.grid), "classes": bundle.config.num_classes},
+        "model": {
+            "name": name,
+            "source": bundle.source,
+            "grid": list(bundle.config.grid),
+            "classes": bundle.config.num_classes,
+        },
         "method": asked.method,
         "description": asked.describe(),
         "layers": list(asked.layers),

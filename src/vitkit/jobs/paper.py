@@ -125,6 +125,8 @@ def _check(item: Item, request: Request, images: Sequence[str]) -> None:
     settled(item, request)
     if request.max_images is not None and request.max_images < 1:
         raise UserError(f"--max-images must be at least 1, got {request.max_images}.")
+    if request.out is not None and request.out.exists() and not request.out.is_dir():
+        raise UserError(f"{request.out} is a file; -o names a folder. Choose another -o.")
     if request.workers < 1:
         raise UserError(f"--workers must be at least 1, got {request.workers}.")
     if any(size < 1 for size in request.sizes):

@@ -12,7 +12,7 @@ from vitkit.analysis.findings import position_finding
 from vitkit.analysis.positions import Similarity, position_similarity, position_structure
 from vitkit.console import Console
 from vitkit.papers.item import PAPER, Item, Outcome, Request
-from vitkit.papers.opened import describe, open_models
+from vitkit.papers.opened import describe, open_models, title
 
 __all__ = ["ITEM", "run"]
 
@@ -77,5 +77,5 @@ def _draw(names: list[str], found: list[Similarity], stem: Path) -> tuple[Path, 
         for axes, name, similarity in zip(page.axes.flat, names, found, strict=True):
             draw_similarity(axes, similarity)
             if len(found) > 1:
-                axes.set_title(Path(name).name)
+                axes.set_title(title(name))
         return page.save(stem)

@@ -13,7 +13,7 @@ from vitkit.analysis.survey import Surveyed
 from vitkit.console import Console
 from vitkit.papers.distances import distance_facts, surveyed
 from vitkit.papers.item import PAPER, Item, Outcome, Request
-from vitkit.papers.opened import describe, open_models
+from vitkit.papers.opened import describe, open_models, title
 
 __all__ = ["ITEM", "run"]
 
@@ -67,7 +67,7 @@ def _draw(names: list[str], found: list[Surveyed], stem: Path) -> tuple[Path, Pa
         for axes, name, survey in zip(page.axes.flat, names, found, strict=True):
             draw_distance(axes, survey.distance, survey.uniform_distance)
             if len(found) > 1:
-                axes.set_title(Path(name).name)
+                axes.set_title(title(name))
         top = max(max(float(s.distance.max()), s.uniform_distance) for s in found)
         page.axes.flat[0].set_ylim(0, 1.06 * top)
         return page.save(stem)

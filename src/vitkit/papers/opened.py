@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -19,7 +20,7 @@ from vitkit.data.pixels import ImageError
 from vitkit.papers.item import Request
 from vitkit.zoo.load import load_model
 
-__all__ = ["View", "describe", "drawn", "open_models", "picture", "views"]
+__all__ = ["View", "describe", "drawn", "open_models", "picture", "title", "views"]
 
 BATCH = 8
 
@@ -47,6 +48,14 @@ def open_models(request: Request, console: Console) -> list[tuple[str, Bundle]]:
             console.say(f"model: {name}: {note}")
         found.append((name, bundle))
     return found
+
+
+def title(name: str) -> str:
+    """What to write above a model's panel: of a run's bundle ``RUN/model`` the run's name, else the last part of the path."""
+    path = Path(name)
+    if path.name == "model" and path.is_dir():
+        return path.resolve().parent.name
+    return path.name
 
 
 def drawn(request: Request, most: int) -> tuple[tuple[str, ImageSource], ...]:

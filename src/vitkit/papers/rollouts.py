@@ -48,7 +48,7 @@ def rollout_examples(item: Item, request: Request, console: Console, most: int, 
             rows.append({"image": path, **_facts(found), "source": f"{PAPER}, {item.name}"})
             seen = picture(bundle, image)
             shown.append((seen, lit(seen, found)))
-    table = [["image", "most seen patch (row, column)", f"share of the top {100 * TOP:.0f} % of patches"]]
+    table = [["image", "most seen patch (row, column from 0)", f"share of the top {100 * TOP:.0f} % of patches"]]
     table += [[r["image"], f"{r['peak'][0]}, {r['peak'][1]}", f"{100 * r['top_share']:.0f} %"] for r in rows]
     share = float(np.mean([row["top_share"] for row in rows]))
     notes = (

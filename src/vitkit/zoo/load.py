@@ -13,7 +13,7 @@ from vitkit.data.pixels import Preprocess
 from vitkit.models.vit import ViTConfig
 from vitkit.zoo.adapt import adapt_channels, rebuild, resize
 from vitkit.zoo.recognise import ADAPTED, Recognised, recognise
-from vitkit.zoo.rows import find_row, suggest
+from vitkit.zoo.rows import ROWS, find_row, suggest
 from vitkit.zoo.sidecar import SIDECAR
 
 __all__ = ["MODEL_FIELDS", "PREPROCESS_FIELDS", "find_checkpoint", "load_model", "open_model", "unseen_pixels"]
@@ -100,7 +100,8 @@ def find_checkpoint(
     row = find_row(str(name))
     if row is None:
         near = [p.name for p in path.parent.iterdir()] if there is False and path.parent.is_dir() else []
-        hint = did_you_mean(path.name, near) or suggest(str(name))
+        begun = any(row.name.startswith(str(name)) for row in ROWS)  # a name that was not typed to its end
+        hint = ("" if begun else did_you_mean(path.name, near)) or suggest(str(name))
         raise UserError(f"no model {str(name)!r}: no such file or folder, and not a known name (see vit models).{hint}")
     from vitkit.zoo.fetch import fetch
 
