@@ -16,16 +16,8 @@ from vitkit.config import UserError
 from vitkit.data.loader import to_tensor
 from vitkit.data.pixels import load_input
 from vitkit.data.sources import read_source
-from vitkit.evals.faithfulness import (
-    Areas,
-    blurred,
-    evidence,
-    faithfulness,
-    forwards,
-    judge,
-    randomised,
-    spearman,
-)
+from vitkit.evals.evidence import evidence, judge, randomised, spearman
+from vitkit.evals.faithfulness import Areas, blurred, faithfulness, forwards
 from vitkit.evals.intervals import Mean
 from vitkit.jobs.load import load
 from vitkit.models.vit import VisionTransformer, ViTConfig

@@ -405,7 +405,7 @@ def test_many_images_are_streamed(model: Path, tmp_path: Path, monkeypatch: pyte
     """No more images are opened ahead of what is written than a few, and the page has pictures of a bounded number."""
     photos = [photo(tmp_path / f"{n:03}.png", 16, 16, n) for n in range(40)]
     opened, written, most = 0, 0, 0
-    own_open, own_draw = job.open_view, job._draw
+    own_open, own_draw = job.open_view, job.draw_files
 
     def counted_open(*args: Any, **kwargs: Any) -> Any:
         nonlocal opened, most
@@ -420,7 +420,7 @@ def test_many_images_are_streamed(model: Path, tmp_path: Path, monkeypatch: pyte
         return drawn
 
     monkeypatch.setattr(job, "open_view", counted_open)
-    monkeypatch.setattr(job, "_draw", counted_draw)
+    monkeypatch.setattr(job, "draw_files", counted_draw)
     monkeypatch.setattr(job, "SHOWN", 10)
     out = tmp_path / "out"
     run(model, photos, out)

@@ -12,7 +12,8 @@ from vitkit.analysis.explanation import Explanation, gives_classes
 from vitkit.analysis.maps import Asked, mean_maps
 from vitkit.bundle import Bundle
 from vitkit.console import Console
-from vitkit.evals.faithfulness import RANDOMS, Evidence, evidence, forwards
+from vitkit.evals.evidence import Evidence, evidence
+from vitkit.evals.faithfulness import RANDOMS, forwards
 from vitkit.models.vit import VisionTransformer
 
 __all__ = ["MapCheck"]

@@ -5,7 +5,6 @@ The steps, in order: check what is asked for; open, classify, map and draw image
 
 from __future__ import annotations
 
-import io
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -13,29 +12,29 @@ from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
-from urllib.parse import quote
+from typing import Any, TypeVar
 
 import numpy as np
 from PIL import Image
 
 from vitkit.analysis.attention import chosen
 from vitkit.analysis.explanation import Explanation, explain_view
-from vitkit.analysis.maps import Asked, Map, Numbers, ask
-from vitkit.analysis.overlay import View, jpeg, legend, open_view, peak, png
+from vitkit.analysis.explanation_files import draw_files
+from vitkit.analysis.maps import Asked, Numbers, ask
+from vitkit.analysis.overlay import View, legend, open_view
 from vitkit.bundle import Bundle
-from vitkit.config import UserError, did_you_mean, write_file
+from vitkit.config import UserError, did_you_mean
 from vitkit.console import Console
 from vitkit.data.containers import ImageSource
 from vitkit.data.filenames import file_stems
 from vitkit.data.pixels import MAX_PIXELS, ImageError
-from vitkit.data.thumbnails import data_address
 from vitkit.engines.eager import EagerEngine
-from vitkit.evals.faithfulness import Evidence
+from vitkit.evals.evidence import Evidence
 from vitkit.evals.map_check import MapCheck
 from vitkit.jobs.load import load
 from vitkit.jobs.predict import expand_paths
-from vitkit.report import JsonList, code_fingerprint, versions, write_explain
+from vitkit.json_list import JsonList
+from vitkit.report import code_fingerprint, versions, write_explain
 
 __all__ = ["ExplainResult", "explain"]
 
@@ -45,8 +44,6 @@ Array = np.ndarray
 Source = ImageSource | Image.Image | Array
 RESULT = "explain.json"
 SHOWN = 100  # images with pictures on the page; all have files
-PARTS_SHOWN = 48  # maps of single layers, heads and classes of an image on the page
-SIDE, PART_SIDE = 460, 180  # pixels of the page's pictures
 
 
 @dataclass(frozen=True)
@@ -131,7 +128,7 @@ def explain(
     facts = _facts(bundle, asked)
     with JsonList(folder / RESULT, facts, "images") as listing, ThreadPoolExecutor(workers) as drawers:
         kept = (checking.kept(one) for one in found)
-        for drawn in _ahead(drawers, partial(_draw, folder, raw), kept, 2 * workers):
+        for drawn in _ahead(drawers, partial(draw_files, folder, raw), kept, 2 * workers):
             listing.add(drawn.facts)
             if listing.count <= SHOWN:
                 items.append(drawn.item)
@@ -260,107 +257,6 @@ class _Work:
             self._console.say(
                 f"names     {renamed[0][0]} is written as {renamed[0][1]}.png: its own name is taken or unsafe{more}"
             )
-
-
-class _Drawn(NamedTuple):
-    facts: dict[str, Any]  # of explain.json
-    item: dict[str, Any]  # of the page
-
-
-def _draw(folder: Path, raw: bool, one: Explanation) -> _Drawn:
-    """Write the pictures, and the arrays if asked for, of one image.
-
-    Raises:
-        UserError: a file cannot be written.
-    """
-    picture = one.picture
-    write_file(folder / f"{one.stem}.png", png(picture))
-    parts: list[dict[str, Any]] = []
-    shown: list[dict[str, Any]] = []
-    for found in one.maps if len(one.maps) > 1 else ():
-        drawn = one.view.over(found.values)
-        name = f"{one.stem}{found.suffix}.png"
-        write_file(folder / name, png(drawn))
-        parts.append({"file": name, "layer": found.layer, "head": found.head, "class": found.target})
-        if len(shown) < PARTS_SHOWN:
-            shown.append(
-                {"link": _link(name), "picture": data_address(jpeg(drawn, PART_SIDE)), "title": _title(one, found)}
-            )
-    if raw:
-        write_file(folder / f"{one.stem}.npz", _arrays(one))
-    facts = _image_facts(one, parts, raw)
-    item = {
-        **facts,
-        "link": _link(f"{one.stem}.png"),
-        "original": data_address(jpeg(one.view.shown, SIDE)),
-        "overlay": data_address(jpeg(picture, SIDE)),
-        "parts": shown,
-        "more_parts": len(parts) - len(shown),
-    }
-    return _Drawn(facts, item)
-
-
-def _link(name: str) -> str:
-    """A file beside the page, as an address."""
-    return quote(name, errors="surrogateescape")
-
-
-def _title(one: Explanation, found: Map) -> str:
-    if found.target is not None:
-        return one.explained[one.targets.index(found.target)][0]
-    layer = "attention pooling" if found.layer == "pool" else f"layer {found.layer}"
-    return layer if found.head is None else f"{layer}, head {found.head}"
-
-
-def _arrays(one: Explanation) -> bytes:
-    """The maps as a `.npz` file that opens with ``allow_pickle=False``."""
-    buffer = io.BytesIO()
-    arrays: dict[str, Any] = {
-        "map": one.values,
-        "maps": np.stack([found.values for found in one.maps]).astype(np.float32),
-        "layers": _numbers([found.layer for found in one.maps]),
-        "heads": _numbers([found.head for found in one.maps]),
-        "classes": _numbers([found.target for found in one.maps]),
-        "box": np.array(one.view.box),
-        "size": np.array(one.view.size),
-    }
-    np.savez(buffer, **arrays)
-    return buffer.getvalue()
-
-
-def _numbers(values: Sequence[int | str | None]) -> Array:
-    """-1 where there is none, or where the layer is attention pooling."""
-    return np.array([value if isinstance(value, int) else -1 for value in values])
-
-
-def _image_facts(one: Explanation, parts: Sequence[Mapping[str, Any]], raw: bool) -> dict[str, Any]:
-    """What ``explain.json`` tells of an image; places are in pixels of the upright original."""
-    view, values, found = one.view, one.values, one.prediction
-    x, y = peak(values, view.box)
-    facts: dict[str, Any] = {
-        "path": one.path,
-        "file": f"{one.stem}.png",
-        "parts": list(parts),
-        "raw": f"{one.stem}.npz" if raw else None,
-        "size": {"height": view.size[0], "width": view.size[1]},
-        "seen": view.seen._asdict(),
-        "seen_share": view.seen_share,
-        "grid": list(values.shape),
-        "largest": float(values.max()),
-        "peak": {"x": x, "y": y},
-        "explained": [{"class": name, "probability": value} for name, value in one.explained],
-        "prediction": found and found.answer,
-        "probability": found and found.probability,
-        "top": [
-            {"class": name, "probability": value}
-            for name, value in (zip(found.classes, found.probabilities, strict=True) if found else ())
-        ],
-    }
-    if found and found.labels is not None:
-        facts["labels"] = list(found.labels)
-    if found and found.unknown is not None:
-        facts["unknown"] = found.unknown
-    return facts
 
 
 def _facts(bundle: Bundle, asked: Asked) -> dict[str, Any]:
