@@ -27,6 +27,13 @@ class JsonList:
         self._begin = f"{_inside(facts)},\n{json.dumps(name)}: [\n"
         self._file: TextIO | None = None
 
+    def begin(self) -> None:
+        """Create the file, where that was not done yet: its unfinished name marks whose the folder is."""
+        if self._file is None:
+            with _told(self.path):
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                self._file = self._partial.open("w", encoding="utf-8", errors="surrogateescape")
+
     def add(self, entry: Mapping[str, Any]) -> None:
         """Write an entry."""
         text = json.dumps(without_nan(entry), ensure_ascii=False, allow_nan=False)
@@ -46,10 +53,9 @@ class JsonList:
             self._file.close()
 
     def _write(self, text: str) -> None:
+        self.begin()
+        assert self._file is not None
         with _told(self.path):
-            if self._file is None:
-                self.path.parent.mkdir(parents=True, exist_ok=True)
-                self._file = self._partial.open("w", encoding="utf-8", errors="surrogateescape")
             self._file.write(text)
 
     def __enter__(self) -> JsonList:

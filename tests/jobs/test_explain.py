@@ -386,6 +386,77 @@ def test_a_folder_that_holds_something_else_is_left_alone(model: Path, tmp_path:
         run(model, path, path)
 
 
+def test_a_place_that_cannot_be_written_to_is_told_before_the_model_is_opened(tmp_path: Path) -> None:
+    path = photo(tmp_path / "x.png")
+    (tmp_path / "file").write_text("")
+    for out, message in (
+        (tmp_path / "file" / "a" / "b", r"file is no folder. Choose another -o"),
+        (Path("/dev/null/x"), r"/dev/null is no folder"),
+        (tmp_path / ("a" * 300), r"cannot write to .*: File name too long"),
+        (tmp_path / "a\0b", r"cannot write to .*null byte"),
+    ):
+        with pytest.raises(UserError, match=message):
+            run(tmp_path / "no model", path, out)
+
+
+def test_a_run_that_was_stopped_can_be_repeated_in_its_folder(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photos = [photo(tmp_path / f"{n}.png", seed=n) for n in range(3)]
+    out = tmp_path / "out"
+    whole = job.explain_view
+
+    def stopped(*args: Any) -> Any:
+        if args[6] == "2":
+            raise KeyboardInterrupt
+        return whole(*args)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(job, "explain_view", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            run(model, photos, out)
+    assert (out / "0.png").is_file()  # what was written stays, before anything was listed
+    assert not (out / "explain.json").exists()
+    run(model, photos, out)
+    assert facts_of(out)["written"] == 3
+    assert not (out / "explain.json.partial").exists()
+
+
+def test_a_number_counts_classes_that_are_called_by_numbers(tmp_path: Path) -> None:
+    model, path = bundle(tmp_path / "digits", classes=("2", "0", "1")), photo(tmp_path / "x.png")
+    for target, index in ((0, 0), (2, 2), (-1, 2), (np.int64(1), 1), ("2", 0), ("0", 1)):
+        assert run(model, path, target=target)[0].explanations[0].targets == (index,)
+
+
+def test_what_numpy_counts_is_taken_and_what_counts_nothing_refused(model: Path, tmp_path: Path) -> None:
+    path = photo(tmp_path / "x.png")
+    (one,) = run(model, path, method="attention", layers=np.arange(2), heads=np.int64(1))[0].explanations
+    assert [(found.layer, found.head) for found in one.maps] == [(0, 1), (1, 1)]
+    for layers in (1.5, [0, 1.5], np.array([0.5])):
+        with pytest.raises(UserError, match=r"--layers [01].5 is no layer"):
+            run(model, path, method="attention", layers=layers)
+
+
+def test_an_image_with_values_beyond_numbers_is_listed(tmp_path: Path) -> None:
+    model = bundle(tmp_path / "two", in_channels=2)
+    fine = np.random.default_rng(0).normal(size=(9, 9, 2)).astype(np.float32)
+    for method in ("gradient", "rollout"):
+        result, _, _ = run(model, [fine, fine * np.float32(1e37)], method=method)
+        assert result.skipped == [
+            ("image-2", "the model computes values that are not finite for it, so that it has no map")
+        ]
+        assert len(result.explanations) == 1
+
+
+def test_a_class_among_others_has_the_map_that_it_has_alone(tmp_path: Path) -> None:
+    path = photo(tmp_path / "x.png")
+    model = bundle(tmp_path / "many", task=MULTI, thresholds=(0.0, 0.0, 0.0))
+    (one,) = run(model, path)[0].explanations
+    for found in one.maps:
+        (alone,) = run(model, path, target=found.target)[0].explanations
+        np.testing.assert_array_equal(alone.maps[0].values, found.values)
+
+
 def test_what_is_no_image_is_refused(model: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="explain takes paths, or PIL images and arrays"):
         run(model, [Image.new("RGB", (4, 4)), tmp_path])

@@ -50,14 +50,14 @@ class Evidence:
 
     @property
     def verdict(self) -> str:
-        """One sentence in plain words, and a second one where weights were randomised."""
+        """One sentence in plain words, and of images enough a second one where weights were randomised."""
         said = _of_gains(self)
-        if self.correlation is None:
+        if self.correlation is None or self.images < FEW:
             return said
-        value = f"rank correlation {self.correlation.value:.2f} with the maps of random blocks"
-        if self.correlation.value < ALIKE:
-            return f"{said} They depend on what the model learnt ({value})."
-        return f"{said} They hardly depend on what the model learnt ({value}): they show the image more than the model."
+        value = f"rank correlation {self.correlation.value:.2f}"
+        if self.correlation.value < ALIKE:  # so are maps of noise: this alone is no evidence
+            return f"{said} They are other maps than those of random blocks ({value})."
+        return f"{said} They hardly differ from the maps of random blocks ({value}): they show the image more than the model."
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able; a mean is {"value", "low", "high"}, with null where there is no interval."""
@@ -69,7 +69,8 @@ class Evidence:
 
 def _of_gains(found: Evidence) -> str:
     if found.images < FEW:
-        return f"{found.images} images are too few for a verdict; {FEW} are the least."
+        images = "1 image is" if found.images == 1 else f"{found.images} images are"
+        return f"{images} too few for a verdict; {FEW} are the least."
     signs = []
     for gain in (found.deletion_gain, found.insertion_gain):
         assert gain.low is not None

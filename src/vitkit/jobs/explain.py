@@ -5,6 +5,7 @@ The steps, in order: check what is asked for; open, classify, map and draw image
 
 from __future__ import annotations
 
+import os
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -127,7 +128,7 @@ def explain(
     items: list[dict[str, Any]] = []
     facts = _facts(bundle, asked)
     with JsonList(folder / RESULT, facts, "images") as listing, ThreadPoolExecutor(workers) as drawers:
-        kept = (checking.kept(one) for one in found)
+        kept = _marked(listing, map(checking.kept, found))
         for drawn in _ahead(drawers, partial(draw_files, folder, raw), kept, 2 * workers):
             listing.add(drawn.facts)
             if listing.count <= SHOWN:
@@ -172,8 +173,13 @@ def _free(folder: Path, sources: Sequence[Source]) -> Path:
     Raises:
         UserError: another one.
     """
-    if not folder.exists():
-        return folder
+    try:
+        if not folder.exists():
+            _check_place(folder)
+            return folder
+    except (OSError, ValueError) as error:  # a name that is too long, or that no file can have
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise UserError(f"cannot write to {str(folder)!r:.120}: {reason}. Choose another -o.") from None
     marks = (folder / RESULT, folder / f"{RESULT}.partial")
     if not folder.is_dir() or (any(folder.iterdir()) and not any(mark.exists() for mark in marks)):
         raise UserError(f"{folder} already exists and holds something else. Choose another -o.")
@@ -182,6 +188,28 @@ def _free(folder: Path, sources: Sequence[Source]) -> Path:
         if isinstance(source, str | Path) and Path(source).resolve().parent == here:
             raise UserError(f"{source} is in the folder to write to, where it could be replaced. Choose another -o.")
     return folder
+
+
+def _check_place(folder: Path) -> None:
+    """Can a folder be made there? Asked before any time is spent.
+
+    Raises:
+        UserError: no.
+        ValueError: no file can have such a name.
+    """
+    if "\0" in str(folder):
+        raise ValueError("no name holds a null byte")
+    above = next(parent for parent in folder.absolute().parents if parent.exists())
+    if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
+        what = "may not be written to" if above.is_dir() else "is no folder"
+        raise UserError(f"cannot write to {folder}: {above} {what}. Choose another -o.")
+
+
+def _marked(listing: JsonList, explanations: Iterable[Explanation]) -> Iterator[Explanation]:
+    """The explanations; before the first picture is written the folder is marked, so that a stopped run can be repeated there."""
+    for one in explanations:
+        listing.begin()
+        yield one
 
 
 def _target(bundle: Bundle, method: str, target: str | int | None) -> int | None:
@@ -195,7 +223,7 @@ def _target(bundle: Bundle, method: str, target: str | int | None) -> int | None
     if method != "gradient":
         raise UserError(f"--class is for --method gradient; {method} asks for no class.")
     classes, said = bundle.classes or (), str(target)
-    if said in classes:
+    if isinstance(target, str) and said in classes:  # a number that is no text counts classes, whatever they are called
         return classes.index(said)
     if said.removeprefix("-").isdecimal():
         return chosen([int(said)], bundle.config.num_classes, "class")[0]
@@ -230,9 +258,12 @@ class _Work:
             for name, stem, view in zip(names, stems, tracked, strict=True):
                 if isinstance(view, ImageError):
                     self._skip(name, view)
-                else:
-                    engine = self.engine
+                    continue
+                engine = self.engine
+                try:
                     yield explain_view(self._bundle, engine.model, engine, self._asked, self._target, name, stem, view)
+                except ImageError as error:
+                    self._skip(name, error)
         if len(self.skipped) == len(sources):
             name, reason = self.skipped[0]
             raise UserError(f"none of the {len(sources)} images can be used, the first: {name}: {reason}.")
