@@ -139,7 +139,7 @@ def _numbers(wanted: Sequence[int | str] | int | str, count: int, what: str) -> 
     for number in numbers:
         if isinstance(number, bool) or not isinstance(number, int):
             raise UserError(f"--{what}s {number!r} is no {what}; write numbers such as 0,2,-1, or all.")
-    return chosen(numbers, count, what)  # type: ignore[arg-type]
+    return chosen(numbers, count, what)
 
 
 def _listed(wanted: Any) -> list[Any]:
