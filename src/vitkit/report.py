@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from importlib import metadata, resources
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from vitkit import __version__
 from vitkit.charts import confusion_chart, interval_chart, line_chart, reliability_chart
@@ -195,6 +196,7 @@ def _page(name: str) -> Any:
         lstrip_blocks=True,
     )
     environment.filters |= {"percent": _percent, "number": _number, "plain": _plain}
+    environment.filters["address"] = lambda name: quote(name, errors="surrogateescape")
     environment.filters["measure"] = lambda metric: MEASURES.get(metric, metric)
     environment.filters["figure"] = lambda value, metric: _percent(value) if metric in RATES else _number(value)
     return environment.get_template(name)
