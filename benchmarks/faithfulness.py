@@ -28,7 +28,8 @@ from vitkit.bundle import Bundle
 from vitkit.data.loader import to_tensor
 from vitkit.data.pixels import load_input
 from vitkit.data.sources import read_source
-from vitkit.evals.faithfulness import RANDOMS, STEPS, Evidence, evidence_of
+from vitkit.evals.evidence import Evidence, evidence_of
+from vitkit.evals.faithfulness import RANDOMS, STEPS
 from vitkit.evals.intervals import Mean, mean_of
 from vitkit.jobs.load import load
 from vitkit.models.vit import VisionTransformer

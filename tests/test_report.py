@@ -12,6 +12,7 @@ from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 
@@ -110,6 +111,16 @@ def page_of(facts: dict[str, Any], folder: Path) -> str:
 def text_of(page: str) -> str:
     """What a reader sees, without tags and in one line."""
     return " ".join(html.unescape(re.sub(r"<style>.*?</style>|<[^>]*>", " ", page, flags=re.DOTALL)).split())
+
+
+def test_maps_of_errors_are_linked_whatever_their_names(tmp_path: Path) -> None:
+    facts = make_facts(["cat", "dog"])
+    error = facts["gallery"]["errors"][0]
+    error["map"] = "explain/a#1 50%25 & ü\udcff.png"
+    written, _ = write_report(tmp_path, facts, PICTURES, {error["name"]: "data:image/jpeg;base64,"})
+    (link,) = re.findall(r'<a class="map" href="([^"]+)"', written.read_text(encoding="utf-8"))
+    assert unquote(html.unescape(link), errors="surrogateescape") == error["map"]
+    assert not set(link) & set("# &\udcff")
 
 
 class Nesting(HTMLParser):

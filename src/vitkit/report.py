@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import base64
-import contextlib
 import dataclasses
 import hashlib
 import json
 import math
 import platform
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata, resources
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
+from urllib.parse import quote
 
 from vitkit import __version__
 from vitkit.charts import confusion_chart, interval_chart, line_chart, reliability_chart
-from vitkit.config import UserError, write_file, write_json
+from vitkit.config import write_file, write_json
+from vitkit.json_list import without_nan
 
 __all__ = [
-    "JsonList",
     "Row",
     "code_fingerprint",
     "versions",
@@ -93,8 +93,8 @@ def write_report(
     Raises:
         UserError: the files cannot be written.
     """
-    write_file(run / "report.html", _render(_finite(facts), pictures or {}, maps or {}).encode("utf-8", "replace"))
-    write_json(run / "report.json", _finite(facts))  # last: it marks a finished run
+    write_file(run / "report.html", _render(without_nan(facts), pictures or {}, maps or {}).encode("utf-8", "replace"))
+    write_json(run / "report.json", without_nan(facts))  # last: it marks a finished run
     return run / "report.html", run / "report.json"
 
 
@@ -104,7 +104,7 @@ def write_training_report(run: Path, facts: Mapping[str, Any]) -> tuple[Path, Pa
     Raises:
         UserError: the files cannot be written.
     """
-    finite = _finite(facts)
+    finite = without_nan(facts)
     curves = finite["curves"]
     page = _page("pretrain.html.j2").render(
         **finite,
@@ -122,7 +122,7 @@ def write_audit(folder: Path, facts: Mapping[str, Any], galleries: Sequence[Mapp
     Raises:
         UserError: the files cannot be written.
     """
-    finite = _finite(facts)
+    finite = without_nan(facts)
     page = _page("audit.html.j2").render(**finite, galleries=galleries)
     write_file(folder / "audit.html", page.encode("utf-8", "replace"))
     write_json(folder / "audit.json", finite)
@@ -135,7 +135,7 @@ def write_compare(folder: Path, facts: Mapping[str, Any], galleries: Sequence[Ma
     Raises:
         UserError: the files cannot be written.
     """
-    finite = _finite(facts)
+    finite = without_nan(facts)
     page = _page("compare.html.j2").render(**finite, galleries=galleries, intervals=interval_chart(finite["models"]))
     write_file(folder / "compare.html", page.encode("utf-8", "replace"))
     write_json(folder / "compare.json", finite)
@@ -152,7 +152,7 @@ def write_analysis(
     Raises:
         UserError: the files cannot be written.
     """
-    finite = _finite(facts)
+    finite = without_nan(facts)
     shown = [
         {
             "part": plate.part,
@@ -179,81 +179,9 @@ def write_explain(folder: Path, facts: Mapping[str, Any], items: Sequence[Mappin
     Raises:
         UserError: the file cannot be written.
     """
-    page = _page("explain.html.j2").render(**_finite(facts), items=_finite(items))
+    page = _page("explain.html.j2").render(**without_nan(facts), items=without_nan(items))
     write_file(folder / "index.html", page.encode("utf-8", "replace"))
     return folder / "index.html"
-
-
-class JsonList:
-    """A JSON file with facts and one long list, written entry by entry; it gets its name when it is whole.
-
-    Raises:
-        UserError: the file cannot be written.
-    """
-
-    def __init__(self, path: Path, facts: Mapping[str, Any], name: str) -> None:
-        self.path, self.count = path, 0
-        self._partial = path.with_name(path.name + ".partial")
-        self._begin = f"{_inside(facts)},\n{json.dumps(name)}: [\n"
-        self._file: TextIO | None = None
-
-    def add(self, entry: Mapping[str, Any]) -> None:
-        """Write an entry."""
-        text = json.dumps(_finite(entry), ensure_ascii=False, allow_nan=False)
-        self._write((",\n" if self.count else "{\n" + self._begin) + text)
-        self.count += 1
-
-    def finish(self, facts: Mapping[str, Any]) -> None:
-        """Write more facts behind the list, and give the file its name."""
-        self._write(("" if self.count else "{\n" + self._begin) + f"\n],\n{_inside(facts)}\n}}\n")
-        self.close()
-        with _told(self.path):
-            self._partial.replace(self.path)
-
-    def close(self) -> None:
-        """Close the file, whole or not."""
-        if self._file is not None:
-            self._file.close()
-
-    def _write(self, text: str) -> None:
-        with _told(self.path):
-            if self._file is None:
-                self.path.parent.mkdir(parents=True, exist_ok=True)
-                self._file = self._partial.open("w", encoding="utf-8", errors="surrogateescape")
-            self._file.write(text)
-
-    def __enter__(self) -> JsonList:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        with contextlib.suppress(OSError):
-            self.close()
-
-
-def _inside(facts: Mapping[str, Any]) -> str:
-    """Facts as JSON without the braces around them."""
-    return json.dumps(_finite(facts), indent=1, ensure_ascii=False, allow_nan=False)[2:-2]
-
-
-@contextlib.contextmanager
-def _told(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise UserError(
-            f"cannot write {path}: {error.strerror or error}. Free space or choose another place."
-        ) from None
-
-
-def _finite(value: Any) -> Any:
-    """JSON has no nan: a number that does not exist (the precision of a class never predicted) becomes null."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {str(key): _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    return value
 
 
 def _page(name: str) -> Any:
@@ -268,6 +196,7 @@ def _page(name: str) -> Any:
         lstrip_blocks=True,
     )
     environment.filters |= {"percent": _percent, "number": _number, "plain": _plain}
+    environment.filters["address"] = lambda name: quote(name, errors="surrogateescape")
     environment.filters["measure"] = lambda metric: MEASURES.get(metric, metric)
     environment.filters["figure"] = lambda value, metric: _percent(value) if metric in RATES else _number(value)
     return environment.get_template(name)

@@ -49,6 +49,15 @@ def test_a_name_like_a_part_of_another_image_gets_a_number() -> None:
     ]
 
 
+def test_a_number_makes_no_name_whose_parts_another_image_has() -> None:
+    names = ["a/cat.jpg", "b/cat.jpg", "cat-2.layer0.jpg", "cat-3.head1.jpg"]
+    for order in (names, names[::-1]):
+        stems = file_stems(order)
+        assert sorted(stems) == ["cat", "cat-2.layer0", "cat-3.head1", "cat-4"]
+        parts = {f"{stem}{part}" for stem in stems for part in (".layer0", ".head1")}
+        assert not parts & set(stems)
+
+
 def test_names_that_are_no_text_stay_apart() -> None:
     stems = file_stems(["\udcff.jpg", "\udcfe.jpg"])
     assert len(set(stems)) == 2

@@ -16,16 +16,8 @@ from vitkit.config import UserError
 from vitkit.data.loader import to_tensor
 from vitkit.data.pixels import load_input
 from vitkit.data.sources import read_source
-from vitkit.evals.faithfulness import (
-    Areas,
-    blurred,
-    evidence,
-    faithfulness,
-    forwards,
-    judge,
-    randomised,
-    spearman,
-)
+from vitkit.evals.evidence import evidence, judge, randomised, spearman
+from vitkit.evals.faithfulness import Areas, blurred, faithfulness, forwards
 from vitkit.evals.intervals import Mean
 from vitkit.jobs.load import load
 from vitkit.models.vit import VisionTransformer, ViTConfig
@@ -245,12 +237,14 @@ def test_the_verdict_follows_the_intervals(deletion: float, insertion: float, te
 def test_the_verdict_says_whether_random_weights_give_the_same_maps() -> None:
     areas = Areas(*(np.full(12, value) + np.linspace(0, 0.01, 12) for value in (0.1, 0.6, 0.3, 0.4)))
     learnt = judge(areas, np.linspace(0, 0.2, 12))
-    assert (
-        "The maps depend on what the model learnt (rank correlation 0.10 with the maps of random blocks)."
-        in learnt.verdict
-    )
+    assert "They are other maps than those of random blocks (rank correlation 0.10)." in learnt.verdict
     alike = judge(areas, np.array([np.nan, *np.linspace(0.7, 0.9, 11)]))
-    assert "The maps hardly depend on what the model learnt (rank correlation 0.80" in alike.verdict
+    assert "They hardly differ from the maps of random blocks (rank correlation 0.80)" in alike.verdict
+    few = judge(Areas(*(area[:2] for area in areas)), np.array([0.9, 0.9]))
+    assert few.verdict.startswith("2 images are too few for a verdict: it takes 10")
+    assert "They" not in few.verdict  # nothing is said of either kind
+    assert few.correlation is not None
+    assert judge(Areas(*(area[:1] for area in areas))).verdict.startswith("1 image is too few")
     assert alike.compared == 11
     undefined = judge(areas, np.full(12, np.nan))
     assert undefined.correlation is None

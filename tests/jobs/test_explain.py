@@ -301,6 +301,18 @@ def test_the_maps_are_checked(model: Path, tmp_path: Path) -> None:
     assert run(model, photos[:2], check=50)[0].evidence.images == 2
 
 
+def test_a_large_model_is_checked_where_that_is_asked_for(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photos = [photo(tmp_path / f"{n}.png", seed=n) for n in range(12)]
+    assert run(model, photos, check=None)[0].evidence.images == 10
+    monkeypatch.setattr("vitkit.evals.map_check.MOST_MACS", 1e6)
+    result, said, _ = run(model, photos, tmp_path / "out", check=None)
+    assert result.evidence is None
+    assert "with a model of this size it takes a while. Say --check 10" in said
+    assert run(model, photos, check=3)[0].evidence.images == 3
+
+
 @pytest.mark.parametrize(("count", "wanted", "expected"), [
     (6, 4, [0, 1, 3, 4]), (3, 9, [0, 1, 2]), (8, 4, [0, 2, 4, 6]), (100, 3, [0, 32, 64]), (1000, 4, [0, 256, 512, 768]),
     (5, 1, [0]),
@@ -381,11 +393,87 @@ def test_a_folder_that_holds_something_else_is_left_alone(model: Path, tmp_path:
     run(model, path, out)
     run(model, path, out, method="rollout")  # an earlier explanation is replaced
     assert facts_of(out)["method"] == "rollout"
+    (out / "mine.png").write_bytes(b"")
+    run(model, path, out, method="attention", layers="all", raw=True)
+    assert (out / "cat.layer0.png").exists()
+    run(model, photo(tmp_path / "in" / "dog.png"), out)
+    assert {p.name for p in out.iterdir()} == {"dog.png", "mine.png", "explain.json", "index.html"}
     with pytest.raises(UserError, match="is in the folder to write to"):
-        run(model, out / "cat.png", out)
+        run(model, out / "dog.png", out)
     assert path.read_bytes() == kept
     with pytest.raises(UserError, match="holds something else"):
         run(model, path, path)
+
+
+def test_a_place_that_cannot_be_written_to_is_told_before_the_model_is_opened(tmp_path: Path) -> None:
+    path = photo(tmp_path / "x.png")
+    (tmp_path / "file").write_text("")
+    for out, message in (
+        (tmp_path / "file" / "a" / "b", r"file is no folder. Choose another -o"),
+        (Path("/dev/null/x"), r"/dev/null is no folder"),
+        (tmp_path / ("a" * 300), r"cannot write to .*: File name too long"),
+        (tmp_path / "a\0b", r"cannot write to .*null byte"),
+    ):
+        with pytest.raises(UserError, match=message):
+            run(tmp_path / "no model", path, out)
+
+
+def test_a_run_that_was_stopped_can_be_repeated_in_its_folder(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photos = [photo(tmp_path / f"{n}.png", seed=n) for n in range(3)]
+    out = tmp_path / "out"
+    whole = job.explain_view
+
+    def stopped(*args: Any) -> Any:
+        if args[6] == "2":
+            raise KeyboardInterrupt
+        return whole(*args)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(job, "explain_view", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            run(model, photos, out)
+    assert (out / "0.png").is_file()  # what was written stays, before anything was listed
+    assert not (out / "explain.json").exists()
+    run(model, photos, out)
+    assert facts_of(out)["written"] == 3
+    assert not (out / "explain.json.partial").exists()
+
+
+def test_a_number_counts_classes_that_are_called_by_numbers(tmp_path: Path) -> None:
+    model, path = bundle(tmp_path / "digits", classes=("2", "0", "1")), photo(tmp_path / "x.png")
+    for target, index in ((0, 0), (2, 2), (-1, 2), (np.int64(1), 1), ("2", 0), ("0", 1)):
+        assert run(model, path, target=target)[0].explanations[0].targets == (index,)
+
+
+def test_what_numpy_counts_is_taken_and_what_counts_nothing_refused(model: Path, tmp_path: Path) -> None:
+    path = photo(tmp_path / "x.png")
+    (one,) = run(model, path, method="attention", layers=np.arange(2), heads=np.int64(1))[0].explanations
+    assert [(found.layer, found.head) for found in one.maps] == [(0, 1), (1, 1)]
+    for layers in (1.5, [0, 1.5], np.array([0.5])):
+        with pytest.raises(UserError, match=r"--layers [01].5 is no layer"):
+            run(model, path, method="attention", layers=layers)
+
+
+def test_an_image_with_values_beyond_numbers_is_listed(tmp_path: Path) -> None:
+    model = bundle(tmp_path / "two", in_channels=2)
+    fine = np.random.default_rng(0).normal(size=(9, 9, 2)).astype(np.float32)
+    for method in ("gradient", "rollout"):
+        result, _, _ = run(model, [fine, fine * np.float32(1e37)], method=method)
+        assert result.skipped == [
+            ("image-2", "the model computes values that are not finite for it, so that it has no map")
+        ]
+        assert len(result.explanations) == 1
+
+
+def test_a_class_among_others_has_the_map_that_it_has_alone(tmp_path: Path) -> None:
+    path = photo(tmp_path / "x.png")
+    model = bundle(tmp_path / "many", task=MULTI, thresholds=(0.0, 0.0, 0.0))
+    (one,) = run(model, path)[0].explanations
+    for found in one.maps:
+        (alone,) = run(model, path, target=found.target)[0].explanations
+        np.testing.assert_array_equal(alone.maps[0].values, found.values)
 
 
 def test_what_is_no_image_is_refused(model: Path, tmp_path: Path) -> None:
@@ -407,7 +495,7 @@ def test_many_images_are_streamed(model: Path, tmp_path: Path, monkeypatch: pyte
     """No more images are opened ahead of what is written than a few, and the page has pictures of a bounded number."""
     photos = [photo(tmp_path / f"{n:03}.png", 16, 16, n) for n in range(40)]
     opened, written, most = 0, 0, 0
-    own_open, own_draw = job.open_view, job._draw
+    own_open, own_draw = job.open_view, job.draw_files
 
     def counted_open(*args: Any, **kwargs: Any) -> Any:
         nonlocal opened, most
@@ -422,7 +510,7 @@ def test_many_images_are_streamed(model: Path, tmp_path: Path, monkeypatch: pyte
         return drawn
 
     monkeypatch.setattr(job, "open_view", counted_open)
-    monkeypatch.setattr(job, "_draw", counted_draw)
+    monkeypatch.setattr(job, "draw_files", counted_draw)
     monkeypatch.setattr(job, "SHOWN", 10)
     out = tmp_path / "out"
     run(model, photos, out)

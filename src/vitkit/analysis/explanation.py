@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -12,6 +12,7 @@ from torch import Tensor
 from vitkit.analysis.maps import Asked, Map, draw_maps
 from vitkit.analysis.overlay import View
 from vitkit.bundle import MULTI, Bundle, Outputs, Prediction
+from vitkit.data.pixels import ImageError
 from vitkit.models.vit import VisionTransformer
 
 __all__ = ["TOP", "Explanation", "explain_view", "gives_classes"]
@@ -74,16 +75,32 @@ def explain_view(
             most probable.
         path, stem: what the image and its files are called.
         view: the image.
+
+    Raises:
+        ImageError: the model computes values for it that are not finite.
     """
     if not gives_classes(bundle):
-        return Explanation(path, stem, view, None, (), (), tuple(draw_maps(model, view.pixels, asked)))
+        maps = tuple(draw_maps(model, view.pixels, asked))
+        _check_finite(maps)
+        return Explanation(path, stem, view, None, (), (), maps)
     outputs = Outputs(*(rows[0] for rows in run(view.pixels[None])))
     probabilities = bundle.probabilities(outputs.logits[None])[0]
     prediction = bundle.answer(outputs, TOP)
     targets = (target,) if target is not None else _answers(bundle, probabilities)
     maps = tuple(draw_maps(model, view.pixels, asked, targets))
+    _check_finite(maps)
     named = tuple((bundle.class_name(index), float(probabilities[index])) for index in targets)
     return Explanation(path, stem, view, prediction, targets, named if asked.method == "gradient" else (), maps)
+
+
+def _check_finite(maps: Sequence[Map]) -> None:
+    """Refuse what cannot be drawn.
+
+    Raises:
+        ImageError: a map with values that are no numbers.
+    """
+    if not all(np.isfinite(found.values).all() for found in maps):
+        raise ImageError("the model computes values that are not finite for it, so that it has no map")
 
 
 def _answers(bundle: Bundle, probabilities: Tensor) -> tuple[int, ...]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -119,9 +119,9 @@ def _layers(model: VisionTransformer, layers: Numbers, pool: str | None) -> tupl
     pooled = (POOL,) if model.map_pool is not None and pool in (None, "map") else ()
     if layers is None:
         return pooled or (depth - 1,)
-    if layers == "all":
+    if isinstance(layers, str) and layers == "all":
         return (*range(depth), *pooled)
-    wanted = [layers] if isinstance(layers, str | int) else list(layers)
+    wanted = _listed(layers)
     if POOL in wanted and not pooled:
         raise UserError(
             f"--layers pool is attention pooling, which this model does not use (it pools by {pool or model.config.pool})."
@@ -133,23 +133,32 @@ def _layers(model: VisionTransformer, layers: Numbers, pool: str | None) -> tupl
 
 
 def _numbers(wanted: Sequence[int | str] | int | str, count: int, what: str) -> tuple[int, ...]:
-    if wanted == "all":
+    if isinstance(wanted, str) and wanted == "all":
         return tuple(range(count))
-    numbers = [wanted] if isinstance(wanted, str | int) else list(wanted)
+    numbers = _listed(wanted)
     for number in numbers:
         if isinstance(number, bool) or not isinstance(number, int):
             raise UserError(f"--{what}s {number!r} is no {what}; write numbers such as 0,2,-1, or all.")
-    return chosen(numbers, count, what)  # type: ignore[arg-type]
+    return chosen(numbers, count, what)
+
+
+def _listed(wanted: Any) -> list[Any]:
+    """What was asked for as a list; numbers of numpy, alone or in arrays, as Python's."""
+    plain = wanted.tolist() if isinstance(wanted, np.ndarray | np.generic) else wanted
+    if not isinstance(plain, Iterable) or isinstance(plain, str):
+        return [plain]
+    return [number.item() if isinstance(number, np.generic) else number for number in plain]
 
 
 def draw_maps(model: VisionTransformer, image: Tensor, asked: Asked, targets: Sequence[int] = ()) -> list[Map]:
     """The maps of one image (C, H, W): of each layer and head, or of each of the classes ``targets``; at least one."""
     device = next(model.parameters()).device
-    if asked.method == "gradient":
-        images = image[None].expand(len(targets), -1, -1, -1).to(device)
-        values = _array(relevance(model, images, torch.tensor(list(targets), device=device)))
-        return [Map(each, target=target) for each, target in zip(values, targets, strict=True)]
     images = image[None].to(device)
+    if asked.method == "gradient":
+        return [  # one at a time: activations of one forward are kept, however many classes
+            Map(_array(relevance(model, images, torch.tensor([target], device=device)))[0], target=target)
+            for target in targets
+        ]
     if asked.method == "rollout":
         return [Map(_array(rollout(model, images, asked.residual, asked.pool))[0])]
     maps = _attention(model, images, asked)

@@ -41,7 +41,7 @@ class Numbered(click.ParamType[Any]):
 @click.option("--pool", metavar="cls|mean", help="rollout, attention: read the tokens so. [default: as the model does]")
 @click.option("--raw", is_flag=True, help="Also write the maps as arrays, .npz.")
 @click.option("--check", type=click.IntRange(min=0), metavar="N",
-              help="Images that tell whether the maps matter; 0: none. [default: as many as take a few seconds]")  # fmt: skip
+              help="Images that tell whether the maps matter; 0: none. [default: 10; none of a large model on a CPU]")  # fmt: skip
 @click.option(
     "--workers", type=click.IntRange(min=1), default=2, show_default=True, help="Threads that decode and draw."
 )

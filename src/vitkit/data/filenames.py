@@ -32,6 +32,9 @@ def file_stems(names: Sequence[str]) -> list[str]:
     """
     wanted = [safe_stem(name) for name in names]
     natural = {_key(stem) for stem in wanted}
+    wholes = {
+        _key(PART.sub("", stem)) for stem in wanted if PART.search(stem)
+    }  # a number must not make one of these a name
     taken: set[str] = set()
     numbers: dict[str, int] = {}
     stems = []
@@ -39,7 +42,7 @@ def file_stems(names: Sequence[str]) -> list[str]:
         key, whole = _key(stem), _key(PART.sub("", stem))
         if key in taken or (whole != key and whole in natural):
             number = numbers.get(key, 2)
-            while (numbered := _key(f"{stem}-{number}")) in natural or numbered in taken:
+            while (numbered := _key(f"{stem}-{number}")) in natural or numbered in taken or numbered in wholes:
                 number += 1
             numbers[key] = number + 1
             stem = f"{stem}-{number}"

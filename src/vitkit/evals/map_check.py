@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
 from vitkit.analysis.explanation import Explanation, gives_classes
+from vitkit.analysis.flops import forward_macs
 from vitkit.analysis.maps import Asked, mean_maps
 from vitkit.bundle import Bundle
 from vitkit.console import Console
-from vitkit.evals.faithfulness import RANDOMS, Evidence, evidence, forwards
+from vitkit.evals.evidence import FEW, Evidence, evidence
+from vitkit.evals.faithfulness import RANDOMS, forwards
 from vitkit.models.vit import VisionTransformer
 
 __all__ = ["MapCheck"]
 
-CHECK_SECONDS = 15.0  # that the check of the maps may take where nobody says of how many images
-LEAST_CHECKED, CHECKED = 2, 12  # images that it then takes at least and at most
-TRIED = 3  # forwards that tell how long one takes
+# Multiply-adds that the check may take where nobody says of how many images: a model of size S at 224 pixels is within. A limit in
+# seconds would make the same command give a verdict on one day and none on another.
+MOST_MACS = 3e12
 CHECK_STEPS = 7  # points of its curves
 TOGETHER = 4  # images that the check computes at a time
 
@@ -32,7 +33,7 @@ class MapCheck:
     ) -> None:
         self._bundle, self._model, self._asked, self._wanted, self._console = bundle, model, asked, wanted, console
         self._device = next(model.parameters()).device
-        self._most = CHECKED if wanted is None else wanted
+        self._most = FEW if wanted is None else wanted
         self._seen, self._stride = 0, 1
         self._kept: list[tuple[Tensor, int]] = []  # the model's image and the class of the answer
 
@@ -53,7 +54,11 @@ class MapCheck:
             return None, "No evidence was computed (--check 0): nothing here says that the maps matter."
         if not gives_classes(self._bundle):
             return None, "No evidence was computed: the model gives no classes whose probability could fall or rise."
-        count = min(len(self._kept), self._most if self._wanted is not None else self._affordable())
+        if self._wanted is None and not self._affordable():
+            return None, (
+                f"No evidence was computed: with a model of this size it takes a while. Say --check {FEW} for it, or --check 0."
+            )
+        count = min(len(self._kept), self._most)
         taken = [self._kept[place * len(self._kept) // count] for place in range(count)]
         batches = range(0, count, TOGETHER)
 
@@ -74,16 +79,8 @@ class MapCheck:
         )
         return found, ""
 
-    def _affordable(self) -> int:
-        """How many images `CHECK_SECONDS` are enough for, from the time that a forward takes."""
-        few = torch.stack([pixels for pixels, _ in self._kept[:TOGETHER]]).to(self._device)
-        took = []
-        with torch.inference_mode():
-            for _ in range(TRIED):
-                began = time.perf_counter()
-                self._model(few)
-                took.append(time.perf_counter() - began)
+    def _affordable(self) -> bool:
+        """Is the arithmetic for `FEW` images within `MOST_MACS`, or is there a GPU?"""
         h, w = self._bundle.config.grid
         times = forwards(h * w, steps=CHECK_STEPS, randoms=RANDOMS) + 6  # and two maps, each as three
-        seconds = times * min(took) / len(few)
-        return min(self._most, max(LEAST_CHECKED, int(CHECK_SECONDS / seconds)))
+        return self._device.type != "cpu" or FEW * times * forward_macs(self._bundle.config) <= MOST_MACS

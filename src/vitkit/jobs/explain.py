@@ -5,7 +5,8 @@ The steps, in order: check what is asked for; open, classify, map and draw image
 
 from __future__ import annotations
 
-import io
+import json
+import os
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -13,29 +14,29 @@ from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
-from urllib.parse import quote
+from typing import Any, TypeVar
 
 import numpy as np
 from PIL import Image
 
 from vitkit.analysis.attention import chosen
 from vitkit.analysis.explanation import Explanation, explain_view
-from vitkit.analysis.maps import Asked, Map, Numbers, ask
-from vitkit.analysis.overlay import View, jpeg, legend, open_view, peak, png
+from vitkit.analysis.explanation_files import draw_files, files_of
+from vitkit.analysis.maps import Asked, Numbers, ask
+from vitkit.analysis.overlay import View, legend, open_view
 from vitkit.bundle import Bundle
-from vitkit.config import UserError, did_you_mean, write_file
+from vitkit.config import UserError, did_you_mean
 from vitkit.console import Console
 from vitkit.data.containers import ImageSource
 from vitkit.data.filenames import file_stems
 from vitkit.data.pixels import MAX_PIXELS, ImageError
-from vitkit.data.thumbnails import data_address
 from vitkit.engines.eager import EagerEngine
-from vitkit.evals.faithfulness import Evidence
+from vitkit.evals.evidence import Evidence
 from vitkit.evals.map_check import MapCheck
 from vitkit.jobs.load import load
 from vitkit.jobs.predict import expand_paths
-from vitkit.report import JsonList, code_fingerprint, versions, write_explain
+from vitkit.json_list import JsonList
+from vitkit.report import code_fingerprint, versions, write_explain
 
 __all__ = ["ExplainResult", "explain"]
 
@@ -45,8 +46,6 @@ Array = np.ndarray
 Source = ImageSource | Image.Image | Array
 RESULT = "explain.json"
 SHOWN = 100  # images with pictures on the page; all have files
-PARTS_SHOWN = 48  # maps of single layers, heads and classes of an image on the page
-SIDE, PART_SIDE = 460, 180  # pixels of the page's pictures
 
 
 @dataclass(frozen=True)
@@ -95,8 +94,8 @@ def explain(
         residual: of rollout: "half" (0.5 A + 0.5 I) or "none" (A alone).
         pool: of rollout and attention: read the tokens as if the model pooled so (cls, mean).
         raw: also write the maps as ``.npz``.
-        check: images on which deletion, insertion and randomised weights tell whether the maps matter; 0: none. By default as
-            many as take a few seconds.
+        check: images on which deletion, insertion and randomised weights tell whether the maps matter; 0: none. By default 10,
+            or none of a large model on a CPU.
         strict: fail on the first file that cannot be used, instead of listing it.
         workers: threads that decode and draw.
         max_pixels: larger images are listed without being decoded.
@@ -127,12 +126,13 @@ def explain(
         checked, note = checking.run()
         return ExplainResult(None, None, len(explanations), work.skipped, checked, note, explanations)
 
-    items: list[dict[str, Any]] = []
+    earlier, items = _earlier(folder), list[dict[str, Any]]()
     facts = _facts(bundle, asked, "" if isinstance(model, Bundle) else str(model))
     with JsonList(folder / RESULT, facts, "images") as listing, ThreadPoolExecutor(workers) as drawers:
-        kept = (checking.kept(one) for one in found)
-        for drawn in _ahead(drawers, partial(_draw, folder, raw), kept, 2 * workers):
+        kept = _marked(listing, map(checking.kept, found))
+        for drawn in _ahead(drawers, partial(draw_files, folder, raw), kept, 2 * workers):
             listing.add(drawn.facts)
+            earlier -= files_of(drawn.facts)
             if listing.count <= SHOWN:
                 items.append(drawn.item)
         checked, note = checking.run()
@@ -148,6 +148,8 @@ def explain(
         }
         page = write_explain(folder, {**facts, **tail, "ramp": legend()}, items)
         listing.finish(tail)
+    for name in earlier:  # of images that are not asked for any more
+        (folder / name).unlink(missing_ok=True)
     console.say(f"images    {listing.count:,} explained, {len(work.skipped):,} skipped")
     console.say(f"check     {checked.verdict if checked else note}")
     console.say(f"page      {page}")
@@ -175,8 +177,13 @@ def _free(folder: Path, sources: Sequence[Source]) -> Path:
     Raises:
         UserError: another one.
     """
-    if not folder.exists():
-        return folder
+    try:
+        if not folder.exists():
+            _check_place(folder)
+            return folder
+    except (OSError, ValueError) as error:  # a name that is too long, or that no file can have
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise UserError(f"cannot write to {str(folder)!r:.120}: {reason}. Choose another -o.") from None
     marks = (folder / RESULT, folder / f"{RESULT}.partial")
     if not folder.is_dir() or (any(folder.iterdir()) and not any(mark.exists() for mark in marks)):
         raise UserError(f"{folder} already exists and holds something else. Choose another -o.")
@@ -185,6 +192,37 @@ def _free(folder: Path, sources: Sequence[Source]) -> Path:
         if isinstance(source, str | Path) and Path(source).resolve().parent == here:
             raise UserError(f"{source} is in the folder to write to, where it could be replaced. Choose another -o.")
     return folder
+
+
+def _earlier(folder: Path) -> set[str]:
+    """The files of an earlier explanation in the folder, by its own list."""
+    try:
+        listed = json.loads((folder / RESULT).read_bytes())["images"]
+        return {name for facts in listed for name in files_of(facts) if Path(name).name == name}
+    except (OSError, ValueError, KeyError, TypeError):  # there is none, or it is not ours
+        return set()
+
+
+def _check_place(folder: Path) -> None:
+    """Can a folder be made there? Asked before any time is spent.
+
+    Raises:
+        UserError: no.
+        ValueError: no file can have such a name.
+    """
+    if "\0" in str(folder):
+        raise ValueError("no name holds a null byte")
+    above = next(parent for parent in folder.absolute().parents if parent.exists())
+    if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
+        what = "may not be written to" if above.is_dir() else "is no folder"
+        raise UserError(f"cannot write to {folder}: {above} {what}. Choose another -o.")
+
+
+def _marked(listing: JsonList, explanations: Iterable[Explanation]) -> Iterator[Explanation]:
+    """The explanations; before the first picture is written the folder is marked, so that a stopped run can be repeated there."""
+    for one in explanations:
+        listing.begin()
+        yield one
 
 
 def _target(bundle: Bundle, method: str, target: str | int | None) -> int | None:
@@ -198,7 +236,7 @@ def _target(bundle: Bundle, method: str, target: str | int | None) -> int | None
     if method != "gradient":
         raise UserError(f"--class is for --method gradient; {method} asks for no class.")
     classes, said = bundle.classes or (), str(target)
-    if said in classes:
+    if isinstance(target, str) and said in classes:  # a number that is no text counts classes, whatever they are called
         return classes.index(said)
     if said.removeprefix("-").isdecimal():
         return chosen([int(said)], bundle.config.num_classes, "class")[0]
@@ -233,9 +271,12 @@ class _Work:
             for name, stem, view in zip(names, stems, tracked, strict=True):
                 if isinstance(view, ImageError):
                     self._skip(name, view)
-                else:
-                    engine = self.engine
+                    continue
+                engine = self.engine
+                try:
                     yield explain_view(self._bundle, engine.model, engine, self._asked, self._target, name, stem, view)
+                except ImageError as error:
+                    self._skip(name, error)
         if len(self.skipped) == len(sources):
             name, reason = self.skipped[0]
             raise UserError(f"none of the {len(sources)} images can be used, the first: {name}: {reason}.")
@@ -260,107 +301,6 @@ class _Work:
             self._console.say(
                 f"names     {renamed[0][0]} is written as {renamed[0][1]}.png: its own name is taken or unsafe{more}"
             )
-
-
-class _Drawn(NamedTuple):
-    facts: dict[str, Any]  # of explain.json
-    item: dict[str, Any]  # of the page
-
-
-def _draw(folder: Path, raw: bool, one: Explanation) -> _Drawn:
-    """Write the pictures, and the arrays if asked for, of one image.
-
-    Raises:
-        UserError: a file cannot be written.
-    """
-    picture = one.picture
-    write_file(folder / f"{one.stem}.png", png(picture))
-    parts: list[dict[str, Any]] = []
-    shown: list[dict[str, Any]] = []
-    for found in one.maps if len(one.maps) > 1 else ():
-        drawn = one.view.over(found.values)
-        name = f"{one.stem}{found.suffix}.png"
-        write_file(folder / name, png(drawn))
-        parts.append({"file": name, "layer": found.layer, "head": found.head, "class": found.target})
-        if len(shown) < PARTS_SHOWN:
-            shown.append(
-                {"link": _link(name), "picture": data_address(jpeg(drawn, PART_SIDE)), "title": _title(one, found)}
-            )
-    if raw:
-        write_file(folder / f"{one.stem}.npz", _arrays(one))
-    facts = _image_facts(one, parts, raw)
-    item = {
-        **facts,
-        "link": _link(f"{one.stem}.png"),
-        "original": data_address(jpeg(one.view.shown, SIDE)),
-        "overlay": data_address(jpeg(picture, SIDE)),
-        "parts": shown,
-        "more_parts": len(parts) - len(shown),
-    }
-    return _Drawn(facts, item)
-
-
-def _link(name: str) -> str:
-    """A file beside the page, as an address."""
-    return quote(name, errors="surrogateescape")
-
-
-def _title(one: Explanation, found: Map) -> str:
-    if found.target is not None:
-        return one.explained[one.targets.index(found.target)][0]
-    layer = "attention pooling" if found.layer == "pool" else f"layer {found.layer}"
-    return layer if found.head is None else f"{layer}, head {found.head}"
-
-
-def _arrays(one: Explanation) -> bytes:
-    """The maps as a `.npz` file that opens with ``allow_pickle=False``."""
-    buffer = io.BytesIO()
-    arrays: dict[str, Any] = {
-        "map": one.values,
-        "maps": np.stack([found.values for found in one.maps]).astype(np.float32),
-        "layers": _numbers([found.layer for found in one.maps]),
-        "heads": _numbers([found.head for found in one.maps]),
-        "classes": _numbers([found.target for found in one.maps]),
-        "box": np.array(one.view.box),
-        "size": np.array(one.view.size),
-    }
-    np.savez(buffer, **arrays)
-    return buffer.getvalue()
-
-
-def _numbers(values: Sequence[int | str | None]) -> Array:
-    """-1 where there is none, or where the layer is attention pooling."""
-    return np.array([value if isinstance(value, int) else -1 for value in values])
-
-
-def _image_facts(one: Explanation, parts: Sequence[Mapping[str, Any]], raw: bool) -> dict[str, Any]:
-    """What ``explain.json`` tells of an image; places are in pixels of the upright original."""
-    view, values, found = one.view, one.values, one.prediction
-    x, y = peak(values, view.box)
-    facts: dict[str, Any] = {
-        "path": one.path,
-        "file": f"{one.stem}.png",
-        "parts": list(parts),
-        "raw": f"{one.stem}.npz" if raw else None,
-        "size": {"height": view.size[0], "width": view.size[1]},
-        "seen": view.seen._asdict(),
-        "seen_share": view.seen_share,
-        "grid": list(values.shape),
-        "largest": float(values.max()),
-        "peak": {"x": x, "y": y},
-        "explained": [{"class": name, "probability": value} for name, value in one.explained],
-        "prediction": found and found.answer,
-        "probability": found and found.probability,
-        "top": [
-            {"class": name, "probability": value}
-            for name, value in (zip(found.classes, found.probabilities, strict=True) if found else ())
-        ],
-    }
-    if found and found.labels is not None:
-        facts["labels"] = list(found.labels)
-    if found and found.unknown is not None:
-        facts["unknown"] = found.unknown
-    return facts
 
 
 def _facts(bundle: Bundle, asked: Asked, name: str) -> dict[str, Any]:
