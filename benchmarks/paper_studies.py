@@ -17,7 +17,7 @@ from vitkit.config import parse_value, write_json
 from vitkit.console import Console, duration
 from vitkit.papers import figure9, table8
 from vitkit.papers.item import Outcome, Request, settled
-from vitkit.papers.study import run_queue
+from vitkit.papers.queue import run_queue
 
 
 def told(name: str, outcome: Outcome, out: Path) -> None:

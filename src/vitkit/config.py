@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 __all__ = [
     "UserError",
+    "check_writable",
     "did_you_mean",
     "free_folder",
     "from_dict",
@@ -149,6 +150,28 @@ def free_folder(parent: Path, name: str) -> Path:
     while (folder := parent / (name if number == 1 else f"{name}-{number}")).exists():
         number += 1
     return folder
+
+
+def check_writable(folder: Path) -> None:
+    """See that files can be written in ``folder``, before long work and not after; leaves all as it was.
+
+    Raises:
+        UserError: it is a file, or cannot be made or written in.
+    """
+    try:
+        missing = [path for path in (folder, *folder.parents) if not path.exists()]  # the deepest first
+        trial = folder / ".vitkit-trial"
+        folder.mkdir(parents=True, exist_ok=True)
+        trial.touch()
+        trial.unlink()
+        for path in missing:
+            path.rmdir()
+    except FileExistsError:
+        raise UserError(f"cannot write to {folder}: it is a file, and -o names a folder. Choose another -o.") from None
+    except OSError as error:
+        raise UserError(f"cannot write to {str(folder):.120}: {error.strerror or error}. Choose another -o.") from None
+    except ValueError as error:  # no file can have such a name
+        raise UserError(f"cannot write to {str(folder)!r:.120}: {error}. Choose another -o.") from None
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -45,6 +45,9 @@ def test_filters() -> None:
     rough = filter_finding(filters_of([0.5, 0.2], [0.5, 0.1]))
     assert not rough.holds
     assert "not the few smooth" in rough.text
+    pixels = filter_finding(filters_of([0.6, 0.4], [0.0, 0.0])._replace(noise=0.0))
+    assert pixels.holds is None
+    assert pixels.text.endswith("A patch is one pixel, so that filters have no spatial frequency.")
 
 
 @pytest.mark.parametrize(
@@ -71,7 +74,10 @@ def test_distance() -> None:
     assert "1 head looks at half of that or farther and 1 head looks nearer, from 10 to 70 pixels" in found.text
     falling = distance_finding(surveyed(distance=surveyed().distance[::-1]))
     assert falling.holds is False
-    assert "does not grow steadily" in falling.text
+    assert "does not grow with depth" in falling.text
+    level = distance_finding(surveyed(distance=100 + 0.01 * surveyed().distance))  # the order alone is no growth
+    assert level.holds is False
+    assert "does not grow with depth" in level.text
     single = distance_finding(surveyed(distance=np.array([[10.0, 20, 30]])))
     assert single.holds is None
     assert "no growth to tell of" in single.text

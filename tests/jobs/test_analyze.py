@@ -137,6 +137,8 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
     "every token": ({"pool": "none"}, {}),
     "distilled": ({"registers": 1, "distilled": True}, {}),
     "one layer, one patch": ({"depth": 1, "image_size": (4, 4)}, {}),
+    "one head, patches of a pixel": ({"num_heads": 1, "patch_size": (1, 1), "image_size": (6, 8)}, {}),
+    "a row of patches, none square": ({"patch_size": (2, 8), "image_size": (2, 64)}, {}),
 }
 
 
@@ -152,6 +154,36 @@ def test_every_kind_of_model(case: str, flat: Path, tmp_path: Path) -> None:
     facts = json.loads((found.folder / "analysis.json").read_text())
     assert (case == "tables") == ("Of the 3 tables" in found.page.read_text())
     assert np.isfinite(facts["attention_distance"]["pixels"]).all()
+
+
+def test_models_of_extreme_weights_are_shown_without_warnings(flat: Path, tmp_path: Path) -> None:
+    """Weights of zeros have no logarithms, and squares of tokens of 1e30 no float32."""
+    zeros, large = bundle_of(depth=1), bundle_of(depth=1)
+    with torch.no_grad():
+        for parameter in zeros.model.parameters():
+            parameter.zero_()
+        large.model.blocks[0].mlp.fc2.weight.mul_(1e30)
+    vitkit.analyze(zeros, out=tmp_path / "zeros", images=flat, max_images=5)
+    found = vitkit.analyze(large, out=tmp_path / "large", images=flat, max_images=5)
+    json.dumps(found.facts, allow_nan=False)
+    assert found.facts["tokens"]["median"][-1] > 1e25
+    assert np.isfinite(np.array(found.facts["layers"]["cka"], dtype=float)).all()
+
+
+@pytest.mark.usefixtures("unrendered")
+def test_damaged_weights_are_left_out_and_said(tmp_path: Path) -> None:
+    bundle = bundle_of()
+    with torch.no_grad():
+        bundle.model.patch_embed.weight[0, 0, 0, 0] = float("nan")
+    found = vitkit.analyze(bundle, out=tmp_path / "a")
+    assert "filters of this patch embedding are not all finite" in found.facts["left_out"][0]["reason"]
+    bundle = bundle_of()
+    with torch.no_grad():
+        for name, parameter in bundle.model.named_parameters():
+            if "pos_" in name:
+                parameter[:] = float("inf")
+    found = vitkit.analyze(bundle, out=tmp_path / "b")
+    assert "position embeddings of this model are not all finite" in found.facts["left_out"][0]["reason"]
 
 
 @pytest.mark.usefixtures("unrendered")
@@ -198,8 +230,13 @@ def test_what_is_refused(tmp_path: Path, flat: Path, monkeypatch: pytest.MonkeyP
         vitkit.analyze(bundle, out=tmp_path / "out", images=flat, max_images=0)
     with pytest.raises(UserError, match="--workers must be at least 1"):
         vitkit.analyze(bundle, out=tmp_path / "out", images=flat, workers=0)
-    with pytest.raises(UserError, match=r"already exists. Choose another -o"):
+    with pytest.raises(UserError, match=r"already exists and holds something else. Choose another -o"):
         vitkit.analyze(bundle, out=flat)
+    for place in (flat / "a file", Path("/proc")):
+        if place.parent == flat:
+            place.write_bytes(b"")
+        with pytest.raises(UserError, match=r"cannot write to .*below: .*\. Choose another -o"):
+            vitkit.analyze(bundle, out=place / "below", images=tmp_path / "nothing")
     with pytest.raises(UserError, match="no such data"):
         vitkit.analyze(bundle, out=tmp_path / "out", images=tmp_path / "nothing")
     with pytest.raises(UserError, match="nothing says how images were prepared"):

@@ -401,7 +401,7 @@ def test_a_folder_that_holds_something_else_is_left_alone(model: Path, tmp_path:
     with pytest.raises(UserError, match="is in the folder to write to"):
         run(model, out / "dog.png", out)
     assert path.read_bytes() == kept
-    with pytest.raises(UserError, match="holds something else"):
+    with pytest.raises(UserError, match="it is a file, and -o names a folder"):
         run(model, path, path)
 
 
@@ -409,8 +409,8 @@ def test_a_place_that_cannot_be_written_to_is_told_before_the_model_is_opened(tm
     path = photo(tmp_path / "x.png")
     (tmp_path / "file").write_text("")
     for out, message in (
-        (tmp_path / "file" / "a" / "b", r"file is no folder. Choose another -o"),
-        (Path("/dev/null/x"), r"/dev/null is no folder"),
+        (tmp_path / "file" / "a" / "b", r"cannot write to .*: Not a directory. Choose another -o"),
+        (Path("/dev/null/x"), r"/dev/null/x: Not a directory"),
         (tmp_path / ("a" * 300), r"cannot write to .*: File name too long"),
         (tmp_path / "a\0b", r"cannot write to .*null byte"),
     ):

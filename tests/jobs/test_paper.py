@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
 
 import vitkit
 from vitkit.cli.main import main
+from vitkit.config import UserError
 from vitkit.console import Console
 from vitkit.jobs.paper import describe_item, list_items, overview_lines, paper, result_lines
 from vitkit.papers.book import find_item
@@ -85,7 +87,7 @@ def test_mistakes_are_one_message(tmp_path: Path, capsys: pytest.CaptureFixture[
         (["paper", "figure6"], "give --model M and --images IMAGES"),
         (["paper", "table1", "--images", "x"], "--images says nothing to table1"),
         (["paper", "figure6", "--model", "none.npz", "--images", "nowhere"], "nowhere"),
-        (["paper", "table1", "-o", str(tmp_path / "notes.txt")], "notes.txt is a file; -o names a folder"),
+        (["paper", "table1", "-o", str(tmp_path / "notes.txt")], "it is a file, and -o names a folder"),
         (["paper", "figure12", "--set", "secnds=3"], "Did you mean 'seconds'?"),
     ):
         assert main(arguments) == 1
@@ -97,3 +99,19 @@ def test_narrow_terminals_get_blocks_in_place_of_columns() -> None:
     assert max(map(len, result_lines(result, 80))) <= 80
     assert any(line.startswith("  exaFLOPs: 56.3") for line in result_lines(result, 80))
     assert any(line.startswith("ViT-B/32 ") and "56.3" in line for line in result_lines(result, None))
+
+
+def test_what_stops_the_writing_is_said_before_the_measuring(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    with monkeypatch.context() as patch:
+        patch.setattr("vitkit.jobs.paper.run_item", None)  # nothing is measured
+        for out in (tmp_path / "file", tmp_path / "file" / "below", Path("/proc/none")):
+            with pytest.raises(UserError, match=r"cannot write to .*\. Choose another -o"):
+                paper("figure12", out=out)
+        patch.setitem(sys.modules, "matplotlib", None)
+        with pytest.raises(UserError, match="matplotlib, which is not installed"):
+            paper("figure12", out=tmp_path / "out")
+        assert not (tmp_path / "out").exists()
+    for wrong in ({"memory_gib": -1.0}, {"memory_gib": float("nan")}, {"seconds": 0.0}):
+        with pytest.raises(UserError, match="expected at least 0 GiB"):
+            paper("figure12", settings=wrong)

@@ -15,6 +15,7 @@ from vitkit.analysis.rollout import rollout
 from vitkit.bundle import Bundle
 from vitkit.config import UserError
 from vitkit.console import Console
+from vitkit.data.inputs import spread
 from vitkit.data.loader import to_tensor
 from vitkit.data.pixels import Preprocess, load_input
 from vitkit.jobs.paper import paper
@@ -79,15 +80,11 @@ def test_rollout_examples_are_the_rollout(tmp_path: Path, images: Path) -> None:
     assert result.facts["setting"]["residual"] == "none"
 
 
-def test_a_few_images_are_drawn_by_the_seed(tmp_path: Path, images: Path) -> None:
-    folder = saved(tmp_path / "bundle")
-    drawn = [
-        [row["image"] for row in paper("figure6", model=folder, images=images, seed=seed).outcome.rows]
-        for seed in (0, 0, 1, 2)
-    ]
-    assert drawn[0] == drawn[1]
-    assert all(len(names) == 3 for names in drawn)
-    assert len({tuple(names) for names in drawn}) > 1
+def test_of_many_images_as_many_are_taken_evenly_as_vit_analyze_takes(tmp_path: Path, images: Path) -> None:
+    folder, names = saved(tmp_path / "bundle"), sorted(path.name for path in images.iterdir())
+    for most in (1, 3, len(names), len(names) + 5):
+        rows = paper("figure6", model=folder, images=images, max_images=most).outcome.rows
+        assert [row["image"] for row in rows] == [names[place] for place in spread(len(names), most)]
 
 
 def test_a_lit_picture_keeps_its_brightest_place_and_darkens_the_rest() -> None:

@@ -15,21 +15,24 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from vitkit.config import UserError
 from vitkit.console import Console
 from vitkit.data.loader import to_tensor
 from vitkit.data.pixels import load_input
 from vitkit.engines.eager import EagerEngine
-from vitkit.papers import study
-from vitkit.papers.study import SETTINGS, Cell, Run, _Images, queued, run_queue
+from vitkit.papers import queue, training
+from vitkit.papers.queue import queued, run_queue
+from vitkit.papers.study import SETTINGS, Cell, Run, Setting, Study
+from vitkit.papers.training import ScoredImages
 from vitkit.recipes.book import find_recipe
 
 TINY = {**SETTINGS, "steps": 3, "seeds": 2, "batch_size": 8, "width": 12, "depth": 1}
 CELLS = (Cell(position="none"), Cell(), Cell(pool="mean", rate=1e-3))
 
 
-def made(folder: Path, data: Path | str, cells: tuple[Cell, ...] = CELLS, **changes: Any) -> tuple[study.Study, str]:
+def made(folder: Path, data: Path | str, cells: tuple[Cell, ...] = CELLS, **changes: Any) -> tuple[Study, str]:
     out, err = io.StringIO(), io.StringIO()
     found = run_queue(folder, str(data), cells, {**TINY, **changes}, Console(out, err))
     return found, out.getvalue() + err.getvalue()
@@ -53,7 +56,7 @@ def test_a_finished_run_is_never_run_again(photos: Path, tmp_path: Path, monkeyp
     assert "6 runs of 3 steps, 0 of them made before" in told
     assert "run 1 of 6: cls, positions none, lr 0.002, seed 0: top-1" in told
     assert "5 left, about" in told
-    monkeypatch.setattr(study, "_run", None)  # nothing may run
+    monkeypatch.setattr(queue, "train_one", None)  # nothing may run
     again, told = made(folder, photos)
     assert again == first
     assert "6 runs of 3 steps, 6 of them made before" in told
@@ -138,24 +141,39 @@ def test_steps_are_measured_once(photos: Path, tmp_path: Path) -> None:
         ({"threads": 0}, "threads must be at least 1, got 0"),
         ({"depth": -1}, "depth must be at least 1, got -1"),
         ({"steps": -3}, "steps must be at least 1, or 0 to measure how many fit, got -3"),
+        ({"steps": 0, "seconds": 361.0}, "seconds must be above 0 and at most 360, which no run may exceed, got 361.0"),
+        ({"steps": 0, "seconds": float("nan")}, "seconds must be above 0 and at most 360"),
+        ({"width": 13}, "embed_dim 13 does not divide into"),
     ],
 )
 def test_nonsense_is_refused(changes: dict[str, int], found: str, photos: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=found):
         made(tmp_path, photos, **changes)
+    assert not (tmp_path / "setting.json").exists()  # the folder is still free for another
+
+
+def test_other_test_images_are_another_setting_but_for_folders_without_their_sign(photos: Path, tmp_path: Path) -> None:
+    made(tmp_path, photos, cells=CELLS[:1], seeds=1)
+    stored = json.loads((tmp_path / "setting.json").read_text())
+    Image.new("RGB", (40, 40), (1, 2, 3)).save(next((photos / "test").rglob("*.png")))
+    with pytest.raises(UserError, match=r"another setting: scored [0-9a-f]{12} there, [0-9a-f]{12} asked for"):
+        made(tmp_path, photos, cells=CELLS[:1], seeds=1)
+    del stored["scored"]
+    (tmp_path / "setting.json").write_text(json.dumps(stored))
+    made(tmp_path, photos, cells=CELLS[:1], seeds=1)
 
 
 def test_a_run_that_takes_too_long_is_stopped_and_the_others_are_made(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = study._run
+    real = queue.train_one
 
-    def slow(setting: study.Setting, cell: Cell, seed: int, *rest: Any) -> Run:
+    def slow(setting: Setting, cell: Cell, seed: int, *rest: Any) -> Run:
         short = setting if cell.position != "none" else dataclasses.replace(setting, limit_seconds=0.0)
         return real(short, cell, seed, *rest)
 
     with monkeypatch.context() as patch:
-        patch.setattr(study, "_run", slow)
+        patch.setattr(queue, "train_one", slow)
         with pytest.raises(
             UserError, match=r"2 of 6 runs failed; the same call tries them again.*0 s had gone by at step 1 of 3"
         ):
@@ -187,6 +205,15 @@ def test_lines_that_are_no_runs_are_named(photos: Path, tmp_path: Path) -> None:
     path.write_text(good + '{"pool": "cls", "colour": 1}\n')
     with pytest.raises(UserError, match=r"runs\.jsonl, line 2: unknown field 'colour'"):
         made(tmp_path, photos)
+    entry = json.loads(good)
+    for line, found in (
+        ("3", "line 2 is not a run but 3. Remove the line"),
+        (json.dumps({**entry, "top1": None}), "line 2: a value of the run is not a number"),
+        (json.dumps({**entry, "curve": [1, 2]}), "line 2: a value of the run is not a number"),
+    ):
+        path.write_text(good + line + "\n")
+        with pytest.raises(UserError, match=found):
+            made(tmp_path, photos)
 
 
 def test_two_processes_do_not_share_a_queue(photos: Path, tmp_path: Path) -> None:
@@ -200,11 +227,11 @@ def test_two_processes_do_not_share_a_queue(photos: Path, tmp_path: Path) -> Non
 
 
 def test_scores_are_those_of_the_same_images_one_by_one(photos: Path) -> None:
-    samples = study.read_recipe_data(str(photos), Console(io.StringIO(), io.StringIO())).scored
+    samples = queue.read_recipe_data(str(photos), Console(io.StringIO(), io.StringIO())).scored
     record = find_recipe("cifar10_small").preprocess
-    images = _Images.read(samples, record)
+    images = ScoredImages.read(samples, record)
     pixels = torch.stack([to_tensor(load_input(sample.source, record)) for sample in samples])
-    model = study.VisionTransformer(dataclasses.replace(find_recipe("cifar10_small").model, num_classes=3, depth=1))
+    model = training.VisionTransformer(dataclasses.replace(find_recipe("cifar10_small").model, num_classes=3, depth=1))
     model.init_weights(0)
     model.head.weight.data.normal_(generator=torch.Generator().manual_seed(0))
     engine = EagerEngine(model, group=5)  # 12 images do not divide by it
@@ -212,16 +239,16 @@ def test_scores_are_those_of_the_same_images_one_by_one(photos: Path) -> None:
     assert images.labels.tolist() == [sample.label for sample in samples]
     told = answers.copy()
     told[::3] = (told[::3] + 1) % 3
-    assert _Images(images.pixels, told).top1(engine, record) == 8 / 12
+    assert ScoredImages(images.pixels, told).top1(engine, record) == 8 / 12
     assert len(images.watched().labels) == 12
-    many = _Images(np.zeros((4_001, 1, 1, 3), np.uint8), np.arange(4_001))
+    many = ScoredImages(np.zeros((4_001, 1, 1, 3), np.uint8), np.arange(4_001))
     assert many.watched().labels.tolist() == list(range(0, 4_001, 5))
 
 
 def test_a_killed_queue_goes_on(photos: Path, tmp_path: Path) -> None:
     """SIGKILL in the middle: whole lines stay, the rest is made, and all is as if nothing had happened."""
     program = (
-        "from vitkit.console import Console\nfrom vitkit.papers.study import run_queue\n"
+        "from vitkit.console import Console\nfrom vitkit.papers.queue import run_queue\n"
         "from vitkit.papers.figure9 import CELLS\n"
         f"run_queue(__import__('pathlib').Path({str(tmp_path / 'q')!r}), {str(photos)!r}, CELLS[:3], {TINY!r}, Console())"
     )

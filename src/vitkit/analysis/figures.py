@@ -147,12 +147,13 @@ def draw_token_norms(axes: Axes, lines: Sequence[tuple[str, Array]]) -> None:
     """Norms of tokens after each layer, one line (L + 1,) for each kind of token or quantile, on a logarithmic axis."""
     for index, (label, values) in enumerate(lines):
         axes.plot(np.arange(len(values)), values, label=label, **line_style(index))
-    axes.set_yscale("log")
-    low, high = axes.get_ylim()
-    axes.set_ylim(low, high * (high / low) ** 0.35)  # room for the legend
-    axes.minorticks_off()
-    places = _decimal_places(*axes.get_ylim())
-    axes.set_yticks(places, [f"{place:g}" for place in places])
+    if any((values > 0).any() for _, values in lines):  # a model of zeros has none, and no logarithms
+        axes.set_yscale("log")
+        low, high = axes.get_ylim()
+        axes.set_ylim(low, high * (high / low) ** 0.35)  # room for the legend
+        axes.minorticks_off()
+        places = _decimal_places(*axes.get_ylim())
+        axes.set_yticks(places, [f"{place:g}" for place in places])
     _number(axes.xaxis, list(range(len(lines[0][1]))), range(len(lines[0][1])), 0)
     axes.set_xlabel("blocks passed")
     axes.set_ylabel("norm of a token")

@@ -36,7 +36,7 @@ def filter_components(model: VisionTransformer, count: int = SHOWN) -> Filters:
     There may be fewer than ``count``: not more than the filters span. They act on pixels as preprocessing leaves them.
 
     Raises:
-        UserError: the model's patches are of a ResNet's output and not of pixels; all filters are the same.
+        UserError: the model's patches are of a ResNet's output and not of pixels; all filters are the same, or not finite.
     """
     if model.stem is not None:
         raise UserError(
@@ -45,6 +45,8 @@ def filter_components(model: VisionTransformer, count: int = SHOWN) -> Filters:
         )
     kernel = model.patch_embed.weight.detach().cpu().double().permute(0, 2, 3, 1)  # (D, p, q, C)
     flat = kernel.flatten(1)
+    if not bool(flat.isfinite().all()):
+        raise UserError("the filters of this patch embedding are not all finite numbers: its weights are damaged.")
     flat = flat - flat.mean(dim=0)
     _, sizes, rows = torch.linalg.svd(flat, full_matrices=False)
     span = int((sizes > sizes[0] * max(flat.shape) * torch.finfo(torch.float32).eps).sum())

@@ -1,6 +1,6 @@
 """What the numbers say, in a sentence each, and whether it is what the paper saw: by rules that are written down here.
 
-Source of what the paper saw: arXiv 2010.11929, section 4.5, figure 7; of outlier tokens arXiv 2309.16588, section 2.
+Source of what the paper saw: arXiv 2010.11929, section 4.5, figure 7; of outlier tokens arXiv 2309.16588, sections 1 and 2.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ Array = npt.NDArray[np.float64]
 SMOOTH = 0.5  # filters are of low frequency if theirs is at most so much of white noise's
 EXCESS = 0.02  # of a cosine: less is no row or column structure
 STEADY = 0.5  # rank correlation from which something grows with depth
+RISE = 0.05  # of uniform attention's distance: less from one half of the layers to the other is no growth
 
 
 class Finding(NamedTuple):
@@ -35,6 +36,12 @@ def filter_finding(filters: Filters) -> Finding:
     """Low-frequency basis functions of few dimensions? The shown components hold half of the variance, weighted by which their
     frequency is at most half of white noise's."""
     share, n = float(filters.explained.sum()), len(filters.explained)
+    if not filters.noise:
+        return Finding(
+            f"The first {n} components hold {100 * share:.0f} % of the filters' variance. A patch is one pixel, so that "
+            "filters have no spatial frequency.",
+            None,
+        )
     frequency = float(np.average(filters.frequency, weights=filters.explained))
     holds = share >= 0.5 and frequency <= SMOOTH * filters.noise
     slow, fast = (
@@ -79,15 +86,15 @@ def distance_finding(found: Surveyed) -> Finding:
     """Does attention distance grow with depth, and do some heads look far already in the first layer?"""
     means = found.distance.mean(axis=1)
     first, far = found.distance[0], found.uniform_distance / 2
-    growth = rank_correlation(means)
-    grows = None if growth is None else growth >= STEADY
+    growth, half = rank_correlation(means), len(means) // 2
+    rise = means[-half:].mean() - means[:half].mean() if half else 0.0
+    grows = None if growth is None else bool(growth >= STEADY and rise >= RISE * found.uniform_distance)
     said = "no growth to tell of" if growth is None else f"rank correlation with depth {growth:+.2f}"
     pattern = {
         True: "distance grows with depth, as in the paper.",
-        False: "distance does not grow steadily with depth as in the paper.",
+        False: "distance does not grow with depth as in the paper.",
         None: "with one distance alone nothing can grow.",
     }[grows]
-    half = len(means) // 2
     halves = (
         f"{means[:half].mean():.0f} pixels in the first half of the layers and {means[-half:].mean():.0f} in the second"
         if half

@@ -237,4 +237,4 @@ def _rounded(values: Array) -> Any:
     """Nested lists of numbers with as many digits as mean something; None for those that do not exist."""
     if values.ndim:
         return [_rounded(part) for part in values]
-    return None if np.isnan(values) else float(f"{float(values):.{DIGITS}g}")
+    return None if not np.isfinite(values) else float(f"{float(values):.{DIGITS}g}")

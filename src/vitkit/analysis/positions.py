@@ -46,7 +46,7 @@ def position_table(model: VisionTransformer, layer: int = 0) -> Tensor:
     ``layer`` matters where every block has a table of its own (``position_at="layers"``).
 
     Raises:
-        UserError: the model adds none to its tokens; no such layer.
+        UserError: the model adds none to its tokens; no such layer; embeddings that are not finite.
     """
     config = model.config
     if config.position == "none":
@@ -61,7 +61,10 @@ def position_table(model: VisionTransformer, layer: int = 0) -> Tensor:
             f"there is no table of positions {layer}: the model has {config.position_tables}, numbered from 0."
         )
     with torch.no_grad():
-        return model.positions(layer % config.position_tables)[0, config.prefix_tokens :].cpu().double()
+        table = model.positions(layer % config.position_tables)[0, config.prefix_tokens :].cpu().double()
+    if not bool(table.isfinite().all()):
+        raise UserError("the position embeddings of this model are not all finite numbers: its weights are damaged.")
+    return table
 
 
 def position_similarity(model: VisionTransformer, layer: int = 0) -> Similarity:

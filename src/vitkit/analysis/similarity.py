@@ -25,9 +25,9 @@ Array = npt.NDArray[np.float64]
 
 def gram_matrix(representation: Tensor) -> Tensor:
     """Inner products (n, n) in float64 of representations (n, ...) of n images, less their mean."""
-    flat = representation.flatten(1).float()
+    flat = representation.flatten(1).double()  # squares of large tokens overflow in float32
     flat = flat - flat.mean(dim=0)
-    return (flat @ flat.T).double().cpu()
+    return (flat @ flat.T).cpu()
 
 
 def unbiased_hsic(grams: Tensor) -> Tensor:

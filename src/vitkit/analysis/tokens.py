@@ -1,7 +1,8 @@
 """Norms of tokens, and the few that stand out: large models park what they have found in patches of little content.
 
-Source: arXiv 2309.16588, section 2: the artefact, whose norms are about ten times those of other tokens. Its threshold of 150
-is read off one model's histogram; here it is a robust one of each image, so that it fits every model.
+Source: arXiv 2309.16588: tokens of about ten times the norm of the others, some 2 % of them (section 1), told apart by a norm above
+150, which is read off one model's histogram (section 2). Here the threshold is a robust one of each image, so that it fits
+every model.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from torch import Tensor
 __all__ = ["DEVIATIONS", "TIMES", "Norms", "TokenNorms", "outliers"]
 
 DEVIATIONS = 6.0  # robust standard deviations above the median from which a norm stands out
-TIMES = 3.0  # and times the median: half-way to ten times; where norms hardly differ, a deviation means little
+TIMES = 3.0  # and times the median, between 1 and about ten: where norms hardly differ, a deviation means little
 GAUSSIAN = 1.4826  # standard deviations of a normal distribution in its median absolute deviation
 HIGH = 0.95
 
@@ -52,7 +53,7 @@ class TokenNorms:
 
     def add(self, point: int, tokens: Tensor) -> None:
         """Take in the tokens (B, N, D) of some images at one point."""
-        norms = tokens.float().norm(dim=2).double().cpu()  # (B, N)
+        norms = tokens.norm(dim=2, dtype=torch.float64).cpu()  # (B, N); squares of large tokens overflow in float32
         prefix, patches = norms[:, : self._prefix], norms[:, self._prefix :]
         found = outliers(patches).double().mean(dim=1)  # (B,)
         columns = (patches.quantile(0.5, dim=1), patches.quantile(HIGH, dim=1), found, (found > 0).double())

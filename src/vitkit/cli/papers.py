@@ -34,14 +34,11 @@ __all__ = ["paper"]
 @click.option(
     "-o", "--out", metavar="DIR", help="Folder for figures (SVG and PNG) and data (JSON); studies go on there."
 )
-@click.option("--max-images", type=int, metavar="N", help="Look at so many at most, drawn by --seed.")
+@click.option("--max-images", type=int, metavar="N", help="Of more images look at so many, evenly spread.")
 @click.option("--sizes", type=Counts(), metavar="N,...", help="figure12: image sizes in pixels.")
-@click.option(
-    "--budget", type=Duration(), metavar="TIME", help="Time that measuring or a study may take: 90s, 10m, 2h."
-)
+@click.option("--budget", type=Duration(), metavar="TIME", help="figure12: time that measuring may take: 90s, 10m, 2h.")
 @click.option("--all", "everything", is_flag=True, help="Also the parts that take long.")
 @click.option("--residual", default="", metavar="half|none", help="Rollout: identity mixed in, or not. [default: half]")
-@click.option("--seed", default=0, show_default=True, help="Of what is drawn.")
 @click.option("--workers", type=click.IntRange(min=1), default=2, show_default=True, help="Threads that decode images.")
 @click.option("--set", "settings", type=Setting(), multiple=True, metavar="NAME=VALUE", help="Settings of an item.")
 @max_pixels

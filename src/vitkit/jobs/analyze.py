@@ -22,7 +22,7 @@ from vitkit.analysis.positions import Similarity, position_similarity
 from vitkit.analysis.similarity import LEAST_IMAGES
 from vitkit.analysis.survey import BATCH, Survey, Surveyed
 from vitkit.bundle import Bundle
-from vitkit.config import UserError, free_folder
+from vitkit.config import UserError, check_writable, free_folder
 from vitkit.console import Console
 from vitkit.data.containers import ImageSource
 from vitkit.data.download import without_secrets
@@ -86,8 +86,11 @@ def analyze(
         pass
     name = _name(model)
     folder = Path(out) if out is not None else free_folder(Path("runs"), f"analyze-{name}")
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(f"{folder} already exists. Choose another -o.")
+    check_writable(folder)
+    if (
+        folder.exists() and any(folder.iterdir()) and not (folder / "analysis.json").exists()
+    ):  # an earlier analysis is replaced
+        raise UserError(f"{folder} already exists and holds something else. Choose another -o.")
     given = None if images is None else list_images(images)
     bundle = model if isinstance(model, Bundle) else load(model, **dict(overrides or {}))
     console.say(f"model: {name}: {describe_model(bundle)}")

@@ -6,7 +6,6 @@ The steps, in order: check what is asked for; open, classify, map and draw image
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -25,7 +24,7 @@ from vitkit.analysis.explanation_files import draw_files, files_of
 from vitkit.analysis.maps import Asked, Numbers, ask
 from vitkit.analysis.overlay import View, legend, open_view
 from vitkit.bundle import Bundle
-from vitkit.config import UserError, did_you_mean
+from vitkit.config import UserError, check_writable, did_you_mean
 from vitkit.console import Console
 from vitkit.data.containers import ImageSource
 from vitkit.data.filenames import file_stems
@@ -177,13 +176,9 @@ def _free(folder: Path, sources: Sequence[Source]) -> Path:
     Raises:
         UserError: another one.
     """
-    try:
-        if not folder.exists():
-            _check_place(folder)
-            return folder
-    except (OSError, ValueError) as error:  # a name that is too long, or that no file can have
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise UserError(f"cannot write to {str(folder)!r:.120}: {reason}. Choose another -o.") from None
+    check_writable(folder)
+    if not folder.exists():
+        return folder
     marks = (folder / RESULT, folder / f"{RESULT}.partial")
     if not folder.is_dir() or (any(folder.iterdir()) and not any(mark.exists() for mark in marks)):
         raise UserError(f"{folder} already exists and holds something else. Choose another -o.")
@@ -201,21 +196,6 @@ def _earlier(folder: Path) -> set[str]:
         return {name for facts in listed for name in files_of(facts) if Path(name).name == name}
     except (OSError, ValueError, KeyError, TypeError):  # there is none, or it is not ours
         return set()
-
-
-def _check_place(folder: Path) -> None:
-    """Can a folder be made there? Asked before any time is spent.
-
-    Raises:
-        UserError: no.
-        ValueError: no file can have such a name.
-    """
-    if "\0" in str(folder):
-        raise ValueError("no name holds a null byte")
-    above = next(parent for parent in folder.absolute().parents if parent.exists())
-    if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
-        what = "may not be written to" if above.is_dir() else "is no folder"
-        raise UserError(f"cannot write to {folder}: {above} {what}. Choose another -o.")
 
 
 def _marked(listing: JsonList, explanations: Iterable[Explanation]) -> Iterator[Explanation]:

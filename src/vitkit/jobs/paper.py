@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vitkit.config import UserError, write_json
+from vitkit.analysis.draw import drawing
+from vitkit.config import UserError, check_writable, write_json
 from vitkit.console import Console
 from vitkit.data.pixels import MAX_PIXELS
 from vitkit.datasets.book import place_of
@@ -25,7 +26,7 @@ __all__ = ["PaperResult", "describe_item", "list_items", "overview_lines", "pape
 OPTIONS = {
     "models": ("--model", "M"), "images": ("--images", "IMAGES"), "data": ("--data", "DATA"),
     "max_images": ("--max-images", "N"), "sizes": ("--sizes", "N,..."), "budget": ("--budget", "TIME"),
-    "everything": ("--all", ""), "residual": ("--residual", "half|none"), "seed": ("--seed", "N"),
+    "everything": ("--all", ""), "residual": ("--residual", "half|none"),
     "workers": ("--workers", "N"), "max_pixels": ("--max-pixels", "N"), "overrides": ("--override", "NAME=VALUE"),
 }  # fmt: skip
 
@@ -52,7 +53,6 @@ def paper(
     budget: float | None = None,
     everything: bool = False,
     residual: str = "",
-    seed: int = 0,
     workers: int = 2,
     max_pixels: int = MAX_PIXELS,
     settings: Mapping[str, Any] | None = None,
@@ -87,7 +87,6 @@ def paper(
         budget=budget,
         everything=everything,
         residual=residual,
-        seed=seed,
         workers=workers,
         max_pixels=max_pixels,
         overrides=dict(overrides or {}),
@@ -95,6 +94,8 @@ def paper(
     )
     given = _several(images)
     _check(found, request, given)
+    if request.out is not None:
+        _check_out(found, request.out)
     if given:
         request = dataclasses.replace(request, images=tuple(list_images(given).images))
     outcome = run_item(found, request, console)
@@ -125,12 +126,18 @@ def _check(item: Item, request: Request, images: Sequence[str]) -> None:
     settled(item, request)
     if request.max_images is not None and request.max_images < 1:
         raise UserError(f"--max-images must be at least 1, got {request.max_images}.")
-    if request.out is not None and request.out.exists() and not request.out.is_dir():
-        raise UserError(f"{request.out} is a file; -o names a folder. Choose another -o.")
     if request.workers < 1:
         raise UserError(f"--workers must be at least 1, got {request.workers}.")
     if any(size < 1 for size in request.sizes):
         raise UserError(f"--sizes must be positive numbers of pixels, got {', '.join(map(str, request.sizes))}.")
+
+
+def _check_out(item: Item, out: Path) -> None:
+    """What is made can be written, and drawn where it takes long to make: say now what is in the way, and not after minutes."""
+    check_writable(out)
+    if item.name.startswith("figure") and item.kind != "published":
+        with drawing(1, 1):
+            pass
 
 
 def field_default(field: dataclasses.Field[Any]) -> Any:

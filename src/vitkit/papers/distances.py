@@ -8,7 +8,7 @@ from vitkit.analysis.survey import Survey, Surveyed
 from vitkit.bundle import Bundle
 from vitkit.console import Console
 from vitkit.papers.item import Request
-from vitkit.papers.opened import drawn, views
+from vitkit.papers.opened import chosen, views
 
 __all__ = ["IMAGES", "distance_facts", "surveyed"]
 
@@ -21,7 +21,7 @@ def surveyed(bundle: Bundle, request: Request, console: Console, label: str) -> 
     Raises:
         UserError: as `views` and `Survey.add`.
     """
-    survey, images = Survey(bundle.model), drawn(request, IMAGES)
+    survey, images = Survey(bundle.model), chosen(request, IMAGES)
     for view in views(bundle, images, request, console, label):
         survey.add(view.images)
     return survey.result()

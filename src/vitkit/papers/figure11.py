@@ -25,7 +25,7 @@ ITEM = Item(
     kind="given",
     needs=("models", "images"),
     most_models=0,
-    takes=("max_images", "seed", "overrides", "max_pixels", "workers"),
+    takes=("max_images", "overrides", "max_pixels", "workers"),
     weights=("imagenet21k/ViT-L_16", "imagenet21k/R50+ViT-L_32"),
     lacking="the paper's L/16 and R50x1+L/16 of JFT-300M",
 )
@@ -57,7 +57,7 @@ def run(request: Request, console: Console) -> Outcome:
         rows,
         table,
         notes,
-        setting={"models": [describe(*each) for each in opened], "seed": request.seed},
+        setting={"models": [describe(*each) for each in opened]},
         figures={"figure11": partial(_draw, [name for name, _ in opened], found)},
     )
 

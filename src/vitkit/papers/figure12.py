@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import platform
 import time
 from collections.abc import Sequence
@@ -49,6 +50,11 @@ def run(request: Request, console: Console) -> Outcome:
     settings = settled(ITEM, request)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     precision = _precision(settings["precision"], device)
+    if not 0 <= settings["memory_gib"] < math.inf or not 0 < settings["seconds"] < math.inf:
+        raise UserError(
+            f"figure12: memory_gib={settings['memory_gib']}, seconds={settings['seconds']}; expected at least 0 GiB (0: what is "
+            "free) and more than 0 seconds."
+        )
     memory = settings["memory_gib"] * 2**30
     if not memory:
         memory = float(torch.cuda.mem_get_info()[0] if device == "cuda" else psutil.virtual_memory().available)

@@ -14,12 +14,12 @@ ITEM = Item(
     shows="128 images drawn at random beside the attention of all layers, multiplied",
     kind="given",
     needs=("models", "images"),
-    takes=("residual", "max_images", "seed", "overrides", "max_pixels", "workers"),
+    takes=("residual", "max_images", "overrides", "max_pixels", "workers"),
     weights=("imagenet21k+imagenet2012/ViT-L_16",),
     lacking="the paper's L/16 of JFT-300M",
 )
 
 
 def run(request: Request, console: Console) -> Outcome:
-    """At most 128 images, drawn by --seed, eight pairs in a row."""
+    """At most 128 images, evenly spread over those given, eight pairs in a row."""
     return rollout_examples(ITEM, request, console, most=128, columns=8)

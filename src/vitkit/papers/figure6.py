@@ -14,7 +14,7 @@ ITEM = Item(
     shows="three images beside what attention of all layers, multiplied, looks at in them",
     kind="given",
     needs=("models", "images"),
-    takes=("residual", "max_images", "seed", "overrides", "max_pixels", "workers"),
+    takes=("residual", "max_images", "overrides", "max_pixels", "workers"),
     weights=("imagenet21k+imagenet2012/ViT-L_16",),
     lacking="the paper's L/16 of JFT-300M",
 )

@@ -29,7 +29,7 @@ ITEM = Item(
     kind="given",
     needs=("models", "images"),
     most_models=2,
-    takes=("max_images", "seed", "overrides", "max_pixels", "workers"),
+    takes=("max_images", "overrides", "max_pixels", "workers"),
     weights=("imagenet21k/ViT-L_32", "imagenet21k/ViT-L_16"),
     lacking="the paper's own L/32 and L/16 of JFT-300M",
 )
@@ -64,7 +64,7 @@ def run(request: Request, console: Console) -> Outcome:
         rows,
         table,
         ("the paper publishes pictures and no numbers.",),
-        setting={"models": [describe(*each) for each in opened], "images": found.images, "seed": request.seed},
+        setting={"models": [describe(*each) for each in opened], "images": found.images},
         data=_data(filters, positions, found),
         figures={"figure7": partial(_draw, filters, positions, found)},
     )

@@ -10,8 +10,9 @@ from typing import Any
 from vitkit.analysis.draw import drawing, line_style
 from vitkit.console import Console
 from vitkit.papers.item import Item, Outcome, Request, settled
+from vitkit.papers.queue import run_queue
 from vitkit.papers.spread import difference, summary
-from vitkit.papers.study import BASE_RATE, SETTINGS, Cell, Study, run_queue
+from vitkit.papers.study import BASE_RATE, SETTINGS, Cell, Study
 from vitkit.papers.table8 import study_folder
 
 __all__ = ["CELLS", "ITEM", "RATES", "best", "draw", "findings", "outcome", "run"]

@@ -60,7 +60,6 @@ class Request:
     budget: float | None = None  # seconds
     everything: bool = False  # --all: also the parts that take long
     residual: str = ""  # of rollout: half or none
-    seed: int = 0
     workers: int = 2
     max_pixels: int = 100_000_000
     overrides: Mapping[str, Any] = field(default_factory=dict)  # of the model, as `vitkit.load`

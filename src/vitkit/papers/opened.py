@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -15,12 +14,12 @@ from vitkit.bundle import Bundle
 from vitkit.config import UserError
 from vitkit.console import Console
 from vitkit.data.containers import ImageSource
-from vitkit.data.inputs import read_inputs
+from vitkit.data.inputs import read_inputs, spread
 from vitkit.data.pixels import ImageError
 from vitkit.papers.item import Request
 from vitkit.zoo.load import load_model
 
-__all__ = ["View", "describe", "drawn", "open_models", "picture", "title", "views"]
+__all__ = ["View", "chosen", "describe", "open_models", "picture", "title", "views"]
 
 BATCH = 8
 
@@ -58,13 +57,10 @@ def title(name: str) -> str:
     return path.name
 
 
-def drawn(request: Request, most: int) -> tuple[tuple[str, ImageSource], ...]:
-    """The images to look at: all that were given, or of more than ``most`` (or --max-images) so many, drawn by the seed."""
+def chosen(request: Request, most: int) -> tuple[tuple[str, ImageSource], ...]:
+    """The images to look at: all that were given, or of more than ``most`` (or --max-images) so many, evenly spread."""
     most = most if request.max_images is None else request.max_images
-    if len(request.images) <= most:
-        return request.images
-    places = random.Random(request.seed).sample(range(len(request.images)), most)
-    return tuple(request.images[place] for place in sorted(places))
+    return tuple(request.images[place] for place in spread(len(request.images), most))
 
 
 def views(

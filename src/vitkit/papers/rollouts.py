@@ -17,7 +17,7 @@ from vitkit.analysis.rollout import rollout
 from vitkit.config import UserError
 from vitkit.console import Console
 from vitkit.papers.item import PAPER, Item, Outcome, Request
-from vitkit.papers.opened import describe, drawn, open_models, picture, views
+from vitkit.papers.opened import chosen, describe, open_models, picture, views
 
 __all__ = ["lit", "rollout_examples"]
 
@@ -37,7 +37,7 @@ def rollout_examples(item: Item, request: Request, console: Console, most: int, 
         raise UserError(f"--max-images {request.max_images} are more than the {MOST} that a figure can hold.")
     ((name, bundle),) = open_models(request, console)
     residual = request.residual or "half"
-    images = drawn(request, most)
+    images = chosen(request, most)
     rows: list[dict[str, Any]] = []
     shown: list[tuple[Pixels, Pixels]] = []
     for view in console.track(
@@ -66,7 +66,7 @@ def rollout_examples(item: Item, request: Request, console: Console, most: int, 
         rows,
         table,
         notes,
-        setting={"model": describe(name, bundle), "residual": residual, "images": len(rows), "seed": request.seed},
+        setting={"model": describe(name, bundle), "residual": residual, "images": len(rows)},
         figures={item.name: partial(_draw, shown, columns)},
     )
 

@@ -10,8 +10,9 @@ from vitkit.board.entries import published
 from vitkit.config import UserError
 from vitkit.console import Console
 from vitkit.papers.item import PAPER, Item, Outcome, Request, settled
+from vitkit.papers.queue import run_queue
 from vitkit.papers.spread import difference, summary
-from vitkit.papers.study import SETTINGS, Cell, Study, run_queue
+from vitkit.papers.study import SETTINGS, Cell, Study
 
 __all__ = ["ITEM", "LATER", "STEM", "cells", "findings", "outcome", "run"]
 
