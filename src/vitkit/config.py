@@ -169,7 +169,7 @@ def check_writable(folder: Path) -> None:
     except FileExistsError:
         raise UserError(f"cannot write to {folder}: it is a file, and -o names a folder. Choose another -o.") from None
     except OSError as error:
-        raise UserError(f"cannot write to {str(folder):.120}: {error.strerror or error}. Choose another -o.") from None
+        raise UserError(f"cannot write to {folder!s:.120}: {error.strerror or error}. Choose another -o.") from None
     except ValueError as error:  # no file can have such a name
         raise UserError(f"cannot write to {str(folder)!r:.120}: {error}. Choose another -o.") from None
 
