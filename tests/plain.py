@@ -60,17 +60,24 @@ class Plain:
         return self.dense(y, f"{name}.fc2")
 
     def attend(self, q: Array, k: Array, v: Array, relative: Array | None = None) -> Array:
+        pairs = zip(self.weights(q, k, relative), self.heads(), strict=True)
+        return np.concatenate([weights @ v[:, s] for weights, s in pairs], axis=-1)
+
+    def heads(self) -> list[slice]:
         d = self.config.embed_dim // self.config.num_heads
-        heads = [slice(i * d, (i + 1) * d) for i in range(self.config.num_heads)]
+        return [slice(i * d, (i + 1) * d) for i in range(self.config.num_heads)]
+
+    def weights(self, q: Array, k: Array, relative: Array | None) -> list[Array]:
+        """(Q, N) of each head."""
         found = []
-        for s in heads:
+        for s in self.heads():
             logits = q[:, s] @ k[:, s].T
             if relative is not None:
                 for i in range(len(q)):
                     for j in range(len(k)):
                         logits[i, j] += q[i, s] @ relative[self.offset_row(i, j)]
-            found.append(softmax(logits / math.sqrt(d)) @ v[:, s])
-        return np.concatenate(found, axis=-1)
+            found.append(softmax(logits / math.sqrt(s.stop - s.start)))
+        return found
 
     def offset_row(self, i: int, j: int) -> int:
         """Of relative positions, for tokens i (query) and j (key): offsets -(n-1) .. n-1 of patches, then the prefix."""

@@ -126,11 +126,10 @@ class PlainWeights(Plain):
         self.logits(image)
         return self.found
 
-    def attend(self, q: Array, k: Array, v: Array) -> Array:
-        d = q.shape[1] // self.config.num_heads
-        parts = [slice(i * d, (i + 1) * d) for i in range(self.config.num_heads)]
-        self.found.append(np.stack([softmax(q[:, s] @ k[:, s].T / math.sqrt(d)) for s in parts]))
-        return super().attend(q, k, v)
+    def weights(self, q: Array, k: Array, relative: Array | None) -> list[Array]:
+        found = super().weights(q, k, relative)
+        self.found.append(np.stack(found))
+        return found
 
 
 def layer_by_loops(attention: Attention, x: Tensor, grid: tuple[int, int]) -> Array:

@@ -146,7 +146,7 @@ def test_the_gallery_holds_errors_and_hits_with_their_pictures(photos: Path, tmp
     unsure = [e["probability"] for e in facts["gallery"]["unsure"]]
     assert unsure == sorted(unsure)
     page = (tmp_path / "run" / "report.html").read_text()
-    assert page.count("data:image/jpeg") == len(chances) + len(unsure)
+    assert page.count("data:image/jpeg") == 2 * len(chances) + len(unsure)  # an error has its map beside it
     sides = facts["calibration"]
     assert sum(b["n"] for b in sides["after"]["bins"]) == sum(b["n"] for b in sides["before"]["bins"]) == 12
     ece = next(r["value"] for r in facts["rows"] if r["metric"] == "ece" and r["dataset"].endswith("/test"))
