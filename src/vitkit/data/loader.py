@@ -155,17 +155,19 @@ def _follow(parent: Any) -> None:
     os._exit(1)
 
 
+class _Classes(NamedTuple):
+    """Of one view: what `targets` reads."""
+
+    label: int
+    labels: tuple[int, ...]
+
+
 class _Stacked(NamedTuple):
     """The views of a batch, or the first error of one of them."""
 
     pixels: np.ndarray  # (B, H, W, C)
     classes: list[_Classes]
     error: str
-
-
-class _Classes(NamedTuple):
-    label: int
-    labels: tuple[int, ...]
 
 
 def _collate(views: list[_View]) -> _Stacked:

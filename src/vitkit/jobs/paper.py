@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from vitkit.console import Console
 from vitkit.data.pixels import MAX_PIXELS
 from vitkit.datasets.book import place_of
 from vitkit.datasets.unlabelled import list_images
+from vitkit.json_list import without_nan
 from vitkit.papers.book import all_items, find_item, run_item
 from vitkit.papers.item import KINDS, PAPER, Item, Outcome, Request, settled
 from vitkit.report import versions
@@ -158,7 +158,7 @@ def _write(item: Item, outcome: Outcome, facts: dict[str, Any], out: Path | None
 
 def _facts(item: Item, outcome: Outcome, command: str) -> dict[str, Any]:
     """All of it as JSON values."""
-    facts: dict[str, Any] = _finite(
+    facts: dict[str, Any] = without_nan(
         {
             "item": item.name, "title": item.title, "shows": item.shows, "kind": item.kind, "label": outcome.label,
             "source": f"{PAPER}, {item.source}" if item.source else PAPER, "command": command, "setting": outcome.setting,
@@ -167,17 +167,6 @@ def _facts(item: Item, outcome: Outcome, command: str) -> dict[str, Any]:
         }
     )  # fmt: skip
     return facts
-
-
-def _finite(value: Any) -> Any:
-    """JSON has no nan, and no tuples."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {str(key): _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    return value
 
 
 def list_items(models: Sequence[str] = (), images: Sequence[str] = (), data: str = "") -> list[dict[str, Any]]:
