@@ -20,7 +20,7 @@ PACKAGE = ROOT / "src" / "vitkit"
 # A module imports lower numbers only. Siblings of one number only where ALLOWED says so.
 LAYERS = {
     "config": 0, "console": 0, "report": 0, "charts": 0, "json_list": 0,
-    "models": 1, "data": 1, "optim": 1, "schedules": 1, "chains": 1, "unknown": 1, "weights": 1,
+    "models": 1, "data": 1, "optim": 1, "schedules": 1, "chains": 1, "unknown": 1, "answers": 1, "weights": 1,
     "parallel": 1,
     "bundle": 2, "checkpoint": 2, "objectives": 2, "converters": 2,
     "datasets": 2,
@@ -32,7 +32,7 @@ LAYERS = {
 }  # fmt: skip
 ALLOWED = {
     ("report", "config"), ("report", "charts"), ("report", "json_list"),
-    ("json_list", "config"), ("console", "config"), ("unknown", "weights"),
+    ("json_list", "config"), ("console", "config"), ("unknown", "weights"), ("answers", "unknown"),
     ("optim", "schedules"), ("optim", "chains"),
     ("finetuning", "recipes"), ("pretraining", "recipes"), ("jobs", "pretraining"), ("jobs", "recipes"),
     ("jobs", "finetuning"), ("jobs", "audits"), ("jobs", "protocols"), ("jobs", "board"), ("finetuning", "audits"),

@@ -16,11 +16,12 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from vitkit import __version__
+from vitkit.answers import MULTI, SINGLE, Answers, Outputs, Prediction, calibrated
 from vitkit.config import UserError, from_dict, read_json, write_file, write_json
-from vitkit.data.pixels import Preprocess, prepare
+from vitkit.data.pixels import Preprocess, prepare, to_planes
 from vitkit.unknown import Unknown, read_unknown, write_unknown
 from vitkit.weights.fill import fill
 from vitkit.weights.safetensors_file import read_tensors
@@ -32,55 +33,12 @@ if TYPE_CHECKING:
 
     from vitkit.models.vit import VisionTransformer, ViTConfig
 
-__all__ = [
-    "FORMAT_VERSION",
-    "MULTI",
-    "SEPARATOR",
-    "SINGLE",
-    "Bundle",
-    "Outputs",
-    "Prediction",
-    "calibrated",
-    "is_bundle",
-    "read_bundle_config",
-    "unprepared",
-]
+__all__ = ["FORMAT_VERSION", "Bundle", "is_bundle", "read_bundle_config", "unprepared"]
 
+Array: TypeAlias = "np.ndarray[Any, Any]"
 FORMAT = "vitkit-bundle"
 FORMAT_VERSION = 2  # the newest read; each bundle is written in the oldest that can say all of it
-SINGLE, MULTI = "single-label", "multi-label"  # tasks: each image has one class, or any number of them
 OLDEST = {SINGLE: 1, MULTI: 2}  # a reader of format 1 knows no task and would take a multi-label model's softmax
-SEPARATOR = "|"  # between the classes of one image, in files
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """The most probable classes of one image, best first. Classes without names are called by their index."""
-
-    classes: tuple[str, ...]
-    probabilities: tuple[float, ...]
-    unknown: bool | None = None  # unlike the training images; None: the model cannot tell
-    labels: tuple[str, ...] | None = (
-        None  # multi-label: all classes that reach their threshold, in the order of classes
-    )
-    least: float | None = None  # the lowest probability among ``labels``; None where there are none
-
-    @property
-    def answer(self) -> str:
-        """The class; in a multi-label prediction all of ``labels`` joined by ``|``, empty where there are none."""
-        return self.classes[0] if self.labels is None else SEPARATOR.join(self.labels)
-
-    @property
-    def probability(self) -> float:
-        """Of the answer; in a multi-label prediction of its least probable class, or the highest of all where it is empty."""
-        return self.probabilities[0] if self.least is None else self.least
-
-
-class Outputs(NamedTuple):
-    """What an engine gives for images: one row each."""
-
-    logits: Tensor  # (B, O); the features where the model has no head
-    features: Tensor  # (B, D), the representation that the head reads
 
 
 @dataclass(repr=False)
@@ -96,9 +54,10 @@ class Bundle:
     training: Mapping[str, Any] = field(default_factory=dict)  # recipe, data, metrics: written beside the config
     notes: tuple[str, ...] = ()  # what loading assumed or found, for the user to read
     unknown: Unknown | None = None
-    run: Callable[[Tensor], Outputs] | None = None
+    run: Callable[[Array], Outputs] | None = None
     task: str = SINGLE
     thresholds: tuple[float, ...] | None = None  # multi-label: of each class; None until they were chosen
+    place: Path | None = None  # the folder or file that it was read from
 
     def __repr__(self) -> str:
         c = self.config
@@ -151,39 +110,28 @@ class Bundle:
 
         return to_tensor(prepare(image, self.require_preprocess()))
 
-    def probabilities(self, logits: Tensor) -> Tensor:
+    @property
+    def answers(self) -> Answers:
+        """What turns this model's outputs into answers."""
+        return Answers(
+            self.config.num_classes, self.classes, self.temperature, self.task, self.thresholds, self.unknown
+        )
+
+    def probabilities(self, logits: Array | Tensor) -> Array:
         """Calibrated probabilities (B, O) of logits (B, O), in float64 so that they print alike everywhere."""
         return calibrated(logits, self.temperature, self.task)
 
     def class_name(self, index: int) -> str:
         """The name of a class, its index where classes have no names."""
-        return self.classes[index] if self.classes else str(index)
+        return self.answers.class_name(index)
 
-    def top(self, probabilities: Tensor, top: int) -> Prediction:
-        """The ``top`` most probable classes of one image, probabilities (O,); the lower index wins a tie.
-
-        A multi-label model also says which classes reach their threshold, however many they are.
-        """
-        values, order = probabilities.sort(descending=True, stable=True)
-        keep = order[: max(1, top)].tolist()
-        best = tuple(self.class_name(i) for i in keep), tuple(values[: len(keep)].tolist())
-        if self.task != MULTI:
-            return Prediction(*best)
-        thresholds = self._cuts()
-        found = [(i, p) for i, p in enumerate(probabilities.tolist()) if p >= thresholds[i]]
-        names = tuple(self.class_name(i) for i, _ in found)
-        return Prediction(*best, labels=names, least=min((p for _, p in found), default=None))
-
-    def _cuts(self) -> tuple[float, ...]:
-        """The threshold of each class of a multi-label model: 0.5 where none was chosen."""
-        return self.thresholds or (0.5,) * self.config.num_classes
+    def top(self, probabilities: Array | Tensor, top: int) -> Prediction:
+        """The ``top`` most probable classes of one image, probabilities (O,), see `Answers.top`."""
+        return self.answers.top(probabilities, top)
 
     def answer(self, outputs: Outputs, top: int) -> Prediction:
         """The prediction for one image, from its logits (O,) and features (D,)."""
-        found = self.top(self.probabilities(outputs.logits[None])[0], top)
-        if self.unknown is None:
-            return found
-        return dataclasses.replace(found, unknown=self.unknown.is_unknown(outputs.features.numpy()))
+        return self.answers.answer(outputs, top)
 
     def predict(
         self, images: Image.Image | np.ndarray | Sequence[Image.Image | np.ndarray], top: int = 5
@@ -193,7 +141,7 @@ class Bundle:
         Raises:
             UserError: the model has no head or no preprocessing record.
         """
-        import torch
+        import numpy as np
 
         self.require_classes()
         many: list[Any] = list(images) if isinstance(images, list | tuple) else [images]
@@ -205,13 +153,17 @@ class Bundle:
                 )
         if not many:
             return []
-        with torch.inference_mode():
-            outputs = (self.run or self._run_model)(torch.stack([self.preprocess(image) for image in many]))
-        return [self.answer(Outputs(*row), top) for row in zip(*outputs, strict=True)]
+        record, answers = self.require_preprocess(), self.answers
+        outputs = (self.run or self._run_model)(np.stack([to_planes(prepare(image, record)) for image in many]))
+        return [answers.answer(Outputs(*row), top) for row in zip(*outputs, strict=True)]
 
-    def _run_model(self, images: Tensor) -> Outputs:
+    def _run_model(self, images: Array) -> Outputs:
+        import torch
+
         model = self.model.eval()
-        return Outputs(*model.outputs(model.forward_features(images)))
+        with torch.inference_mode():
+            outputs = model.outputs(model.forward_features(torch.from_numpy(images)))
+        return Outputs(*(rows.numpy() for rows in outputs))
 
     def save(self, path: str | Path) -> Path:
         """Write the bundle to the folder ``path``: a new folder appears when it is whole, an existing bundle is replaced
@@ -237,7 +189,7 @@ class Bundle:
             "classes": list(self.classes) if self.classes else None,
             "calibration": {
                 "temperature": self.temperature,
-                **({"thresholds": list(self._cuts())} if self.task == MULTI else {}),
+                **({"thresholds": list(self.answers.cuts)} if self.task == MULTI else {}),
             },
             "unknown": self.unknown and self.unknown.to_dict(),
             "weights": {
@@ -309,21 +261,6 @@ def unprepared(source: str) -> UserError:
         "--override mean=0.485,0.456,0.406 --override std=0.229,0.224,0.225 are ImageNet's, 0.5,0.5,0.5 for both Google's; also "
         "fit=crop, crop_fraction=0.875, interpolation=bicubic or what it was. In Python: load(..., mean=(...), std=(...))."
     )
-
-
-def calibrated(logits: Tensor, temperature: float, task: str) -> Tensor:
-    """Probabilities (B, O) in float64 of logits (B, O): softmax over the classes, or a sigmoid of each.
-
-    Row by row where it is a sigmoid: how vectors share out a larger tensor may change its last digits, and an image's
-    probabilities are to be the same whatever is beside it.
-    """
-    scaled = logits.double() / temperature
-    if task != MULTI:
-        return scaled.softmax(dim=-1)
-    result = scaled.clone()
-    for row in result:
-        row.copy_(row.clone().sigmoid())
-    return result
 
 
 def _appear(partial: Path, folder: Path) -> None:

@@ -18,7 +18,8 @@ import vitkit
 from shifted import WNIDS
 from small_models import made
 from test_report import CHROMIUM, browse
-from vitkit.bundle import MULTI, Bundle
+from vitkit.answers import MULTI
+from vitkit.bundle import Bundle
 from vitkit.cli.main import main
 from vitkit.config import UserError
 from vitkit.data.classnames import class_names

@@ -20,7 +20,8 @@ from PIL import Image
 import vitkit
 from shared import shared_data
 from vitkit.analysis.attention import attention_maps
-from vitkit.bundle import MULTI, Bundle
+from vitkit.answers import MULTI
+from vitkit.bundle import Bundle
 from vitkit.cli.main import main
 from vitkit.config import UserError
 from vitkit.console import Console

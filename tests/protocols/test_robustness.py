@@ -14,7 +14,8 @@ from PIL import Image
 
 import shifted
 from shifted import KINDS, WNIDS, class_folders, noise, pixels
-from vitkit.bundle import MULTI, Bundle
+from vitkit.answers import MULTI
+from vitkit.bundle import Bundle
 from vitkit.config import UserError
 from vitkit.console import Console
 from vitkit.data.classnames import class_names

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from PIL import Image
-from torch import Tensor
 
 from vitkit.analysis.maps import Asked, Map, draw_maps
 from vitkit.analysis.overlay import View
-from vitkit.bundle import MULTI, Bundle, Outputs, Prediction
+from vitkit.answers import MULTI, Outputs, Prediction
+from vitkit.bundle import Bundle
 from vitkit.data.pixels import ImageError
 from vitkit.models.vit import VisionTransformer
 
@@ -57,7 +57,7 @@ def gives_classes(bundle: Bundle) -> bool:
 def explain_view(
     bundle: Bundle,
     model: VisionTransformer,
-    run: Callable[[Tensor], Outputs],
+    run: Callable[[np.ndarray], Outputs],
     asked: Asked,
     target: int | None,
     path: str,
@@ -83,7 +83,7 @@ def explain_view(
         maps = tuple(draw_maps(model, view.pixels, asked))
         _check_finite(maps)
         return Explanation(path, stem, view, None, (), (), maps)
-    outputs = Outputs(*(rows[0] for rows in run(view.pixels[None])))
+    outputs = Outputs(*(rows[0] for rows in run(view.pixels[None].numpy())))
     probabilities = bundle.probabilities(outputs.logits[None])[0]
     prediction = bundle.answer(outputs, TOP)
     targets = (target,) if target is not None else _answers(bundle, probabilities)
@@ -103,9 +103,9 @@ def _check_finite(maps: Sequence[Map]) -> None:
         raise ImageError("the model computes values that are not finite for it, so that it has no map")
 
 
-def _answers(bundle: Bundle, probabilities: Tensor) -> tuple[int, ...]:
+def _answers(bundle: Bundle, probabilities: np.ndarray) -> tuple[int, ...]:
     """Indices of the classes of the answer, the most probable first."""
-    order = probabilities.sort(descending=True, stable=True)[1].tolist()
+    order = np.argsort(-probabilities, kind="stable").tolist()
     if bundle.task != MULTI:
         return (order[0],)
     thresholds = bundle.thresholds or (0.5,) * len(order)

@@ -169,6 +169,8 @@ def _model_features(
     found: Survey, places: np.ndarray, model: str | Path, overrides: dict[str, Any], console: Console
 ) -> tuple[np.ndarray, Tensor, str]:
     """Features of as many images, at as fine a grid, as the bounded work allows."""
+    import torch
+
     from vitkit.data.subsets import stratified_split
     from vitkit.engines.eager import EagerEngine
     from vitkit.evals.scoring import outputs_of
@@ -193,4 +195,4 @@ def _model_features(
     engine = EagerEngine(bundle.model, precision=precision, fused_attention=fused, group=16)
     samples = [found.places[place].sample for place in places.tolist()]
     features = outputs_of(engine, bundle.require_preprocess(), samples, console, "features").features
-    return places, features, f"features of {bundle.source} at {size[0]}x{size[1]} pixels, {precision}"
+    return places, torch.from_numpy(features), f"features of {bundle.source} at {size[0]}x{size[1]} pixels, {precision}"

@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from vitkit.cli.options import Setting, command_line, common, console_for, max_pixels, model_options, print_json, strict
+from vitkit.cli.options import (
+    Setting,
+    command_line,
+    common,
+    console_for,
+    engine_options,
+    max_pixels,
+    model_options,
+    print_json,
+    strict,
+)
 from vitkit.parallel.launch import launched_rank
 
 if TYPE_CHECKING:
@@ -75,6 +85,7 @@ class Counts(click.ParamType[tuple[int, ...]]):
 @click.option("-o", "--out", metavar="DIR", help="Folder to write results.json to, for `vit results add`.")
 @strict
 @max_pixels
+@engine_options
 @model_options
 @common
 def evaluate(

@@ -26,6 +26,7 @@ from vitkit.cli.options import (
     command_line,
     common,
     console_for,
+    engine_options,
     max_pixels,
     model_options,
     print_json,
@@ -195,6 +196,7 @@ def audit(data: str, as_json: bool, offline: bool, overrides: Any, **options: An
 @click.option("--workers", type=click.IntRange(min=1), default=2, show_default=True, help="Threads that decode images.")
 @strict
 @max_pixels
+@engine_options
 @model_options
 @common
 def predict(model: str, paths: Sequence[str], as_json: bool, offline: bool, overrides: Any, **options: Any) -> None:

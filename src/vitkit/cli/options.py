@@ -21,6 +21,7 @@ __all__ = [
     "command_line",
     "common",
     "console_for",
+    "engine_options",
     "max_pixels",
     "model_options",
     "print_json",
@@ -99,6 +100,17 @@ def model_options(command: Any) -> Any:
         "--override", "overrides", type=Setting(), multiple=True, metavar="NAME=VALUE",
         help="What the weights cannot tell: num_heads=4, image_size=[96,160], mean=[0.5,0.5,0.5], ...",
     )(command)  # fmt: skip
+
+
+def engine_options(command: Any) -> Any:
+    for option in (
+        click.option("--precision", default="auto", show_default=True, metavar="auto|fp32|bf16|int8",
+                     help="Of matrix products; auto loses no accuracy."),
+        click.option("--engine", default="auto", show_default=True, metavar="NAME",
+                     help="What computes: auto or one of `vit doctor`'s list."),
+    ):  # fmt: skip
+        command = option(command)
+    return command
 
 
 def console_for(as_json: bool, offline: bool) -> Console:

@@ -44,6 +44,7 @@ __all__ = [
     "place",
     "prepare",
     "resized_size",
+    "to_planes",
     "upright",
     "upright_rgb",
 ]
@@ -250,6 +251,11 @@ def normalise(pixels: Array, record: Preprocess) -> Array:
 def prepare(image: Image.Image | Array, record: Preprocess) -> Array:
     """An image of any mode, or an array (H, W, C), to the model's input, float32 (H, W, C): the one path of every command."""
     return normalise(fit_image(upright(image, record), record), record)
+
+
+def to_planes(pixels: Array) -> Array:
+    """Pixels (..., H, W, C) to contiguous planes (..., C, H, W), as models take them."""
+    return np.ascontiguousarray(np.moveaxis(pixels, -1, -3))
 
 
 def load_input(source: ImageSource, record: Preprocess, max_pixels: int = MAX_PIXELS) -> Array:

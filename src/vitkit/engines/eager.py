@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 import copy
-from collections import deque
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import islice
+from concurrent.futures import Executor
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from vitkit.bundle import Outputs
-from vitkit.data.containers import ImageSource
-from vitkit.data.loader import to_tensor
-from vitkit.data.official import load_view
-from vitkit.data.pixels import MAX_PIXELS, ImageError, Preprocess
+from vitkit.answers import Outputs
+from vitkit.bundle import Bundle
+from vitkit.engines.engine import EngineFacts
 from vitkit.engines.threads import compute_pool, compute_threads
 from vitkit.models.vit import Attention, Features, VisionTransformer
 
-__all__ = ["EagerEngine", "stream"]
+__all__ = ["PRECISIONS", "EagerEngine", "make", "missing"]
 
+Array = np.ndarray[Any, Any]
+PRECISIONS = ("fp32", "bf16")
 FULL = 512  # tokens with which a processor thread is busy: with fewer, starting each operation costs too
-MANY = 200  # images from which comparing costs less than it saves
 
 
 class EagerEngine:
@@ -63,19 +61,30 @@ class EagerEngine:
             if isinstance(module, Attention):
                 module.fused = fused_attention
 
-    def __call__(self, images: Tensor) -> Outputs:
+    @property
+    def facts(self) -> EngineFacts:
+        """What computes."""
+        return EngineFacts("eager", self.precision, f"torch {torch.__version__}", True, torch.get_num_threads())
+
+    def __call__(self, images: Array | Tensor) -> Outputs:
         parts = [images[start : start + self.group] for start in range(0, len(images), self.group)]
-        results = compute_pool(self.threads).map(self.forward, parts)
-        return Outputs(*(torch.cat(rows) for rows in zip(*results, strict=True)))
+        results = self.pool.map(self.forward, parts)
+        return Outputs(*(np.concatenate(rows) for rows in zip(*results, strict=True)))
 
     @property
     def threads(self) -> int:
         """Groups that are computed at a time."""
         return compute_threads() if self.device.type == "cpu" else 1
 
+    @property
+    def pool(self) -> Executor:
+        """Threads that compute with one processor thread each."""
+        return compute_pool(self.threads)
+
     @torch.inference_mode()
-    def forward(self, images: Tensor) -> Outputs:
+    def forward(self, images: Array | Tensor) -> Outputs:
         """At most `group` images (B, C, H, W), in this very thread."""
+        images = torch.as_tensor(images)
         count = len(images)
         if count < self.group:
             images = torch.cat([images, images.new_zeros(self.group - count, *images.shape[1:])])
@@ -84,9 +93,9 @@ class EagerEngine:
         )  # a slice's alignment may choose another kernel than a fresh tensor's
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
             logits, features = self.model.outputs(self.model.forward_features(images))
-        return Outputs(logits[:count].float().cpu(), features[:count].float().cpu())
+        return Outputs(logits[:count].float().cpu().numpy(), features[:count].float().cpu().numpy())
 
-    def outputs_of_group(self, images: Tensor) -> Outputs:
+    def outputs_of_group(self, images: Array | Tensor) -> Outputs:
         """At most `group` or `together` images (B, C, H, W), in this very thread, each as if it were alone in its group.
 
         The first time `together` images come they are computed alone too; unless all digits agree it is the last time that they
@@ -97,71 +106,30 @@ class EagerEngine:
         if len(images) == self.together and self._alike:
             return self._forward_together(images)
         rows = [self.forward(image[None]) for image in images]
-        alone = Outputs(*(torch.cat(parts) for parts in zip(*rows, strict=True)))
+        alone = Outputs(*(np.concatenate(parts) for parts in zip(*rows, strict=True)))
         if len(images) == self.together and self._alike is None:
             beside = self._forward_together(images)
-            self._alike = all(torch.equal(a, b) for a, b in zip(alone, beside, strict=True))
+            self._alike = all(np.array_equal(a, b) for a, b in zip(alone, beside, strict=True))
         return alone
 
     @torch.inference_mode()
-    def _forward_together(self, images: Tensor) -> Outputs:
+    def _forward_together(self, images: Array | Tensor) -> Outputs:
         """The tokens of all images at once, then what is made of one row each image by image."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-            found = self.model.forward_features(images.clone())
+            found = self.model.forward_features(torch.as_tensor(images).clone())
             rows = [
                 self.model.outputs(Features(*(part[place : place + 1].clone() for part in found)))
                 for place in range(len(images))
             ]
-        logits, features = (torch.cat(parts).float() for parts in zip(*rows, strict=True))
+        logits, features = (torch.cat(parts).float().numpy() for parts in zip(*rows, strict=True))
         return Outputs(logits, features)
 
 
-Loaded = Tensor | ImageError
+def missing() -> str:
+    """Plain PyTorch is everywhere."""
+    return ""
 
 
-def stream(
-    engine: EagerEngine,
-    record: Preprocess,
-    sources: Sequence[ImageSource],
-    *,
-    workers: int = 2,
-    mirror: bool = False,
-    max_pixels: int = MAX_PIXELS,
-    view: str = "own",
-) -> Iterator[Outputs | ImageError]:
-    """Yield each image's logits (O,) and features (D,) in input order, or the error of an image that cannot be used.
-
-    Images are decoded in threads ahead of the model; at most a few groups are in memory. ``mirror`` swaps left and right;
-    ``view`` is how images are fitted, see `vitkit.data.official`.
-    """
-
-    def load(source: ImageSource) -> Loaded:
-        try:
-            image = to_tensor(load_view(source, record, view, max_pixels))
-            return image.flip(-1) if mirror else image
-        except ImageError as error:
-            return error
-
-    def compute(loading: Sequence[Future[Loaded]]) -> list[Outputs | ImageError]:
-        loaded = [future.result() for future in loading]
-        good = [image for image in loaded if isinstance(image, Tensor)]
-        results = zip(*engine.outputs_of_group(torch.stack(good)), strict=True) if good else iter(())
-        return [Outputs(*next(results)) if isinstance(image, Tensor) else image for image in loaded]
-
-    size = max(engine.group, engine.together if len(sources) >= MANY else 1)
-    ahead = 2 * engine.threads + -(-2 * workers // size)  # groups
-    queue: deque[Future[list[Outputs | ImageError]]] = deque()
-    with ThreadPoolExecutor(workers) as readers:
-        waiting = iter(sources)
-        try:
-            while group := list(islice(waiting, size)):
-                queue.append(
-                    compute_pool(engine.threads).submit(compute, [readers.submit(load, source) for source in group])
-                )
-                if len(queue) >= ahead:
-                    yield from queue.popleft().result()
-            while queue:
-                yield from queue.popleft().result()
-        finally:
-            for future in queue:
-                future.cancel()
+def make(bundle: Bundle, precision: str) -> EagerEngine:
+    """The bundle's own model."""
+    return EagerEngine(bundle.model, precision=precision)

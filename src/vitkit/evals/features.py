@@ -24,7 +24,8 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from vitkit.bundle import Bundle, Outputs
+from vitkit.answers import Outputs
+from vitkit.bundle import Bundle
 from vitkit.config import UserError, write_file
 from vitkit.console import Console, duration
 from vitkit.data.audit import digest
@@ -32,7 +33,8 @@ from vitkit.data.cache import cache_folder
 from vitkit.data.official import check_view, describe_view
 from vitkit.data.pixels import MAX_PIXELS, ImageError
 from vitkit.data.sources import Sample
-from vitkit.engines.eager import EagerEngine, stream
+from vitkit.engines.book import engine_of
+from vitkit.engines.stream import stream
 from vitkit.parallel.world import ALONE, World
 from vitkit.weights.safetensors_file import open_safetensors
 
@@ -90,7 +92,7 @@ def compute_features(
         raise UserError(f"{label}: there are no images.")
     if workers < 1:
         raise UserError(f"--workers must be at least 1, got {workers}.")
-    engine = bundle.run if isinstance(bundle.run, EagerEngine) else EagerEngine(bundle.model)
+    engine = engine_of(bundle)
     mine, most = _share(len(samples), engine.group, world)
     part = samples[mine.start : mine.stop]
     digests = torch.cat(world.gather(_digests(part, most, workers, world, label), f"{label}: files")).numpy()
@@ -101,8 +103,8 @@ def compute_features(
         "view": describe_view(view, record) if view != "own" else view,
         "max_pixels": max_pixels,
         "group": engine.group,
-        "precision": engine.precision,
-        "device": torch.cuda.get_device_name() if engine.device.type == "cuda" else _processor(),
+        "engine": engine.facts[:3],  # not how many threads: they change no digit
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else _processor(),
         "versions": {name: metadata.version(name) for name in ("torch", "numpy", "pillow")},
         "images": hashlib.sha256(digests.tobytes()).hexdigest(),
     }
@@ -238,8 +240,8 @@ class _SoFar:
             if isinstance(result, ImageError):
                 self.bad[place] = str(result)
             else:
-                self.features.append(result.features)
-                self.logits.append(result.logits)
+                self.features.append(torch.from_numpy(result.features))
+                self.logits.append(torch.from_numpy(result.logits))
 
     def results(self, group: int = 1) -> _Results:
         """Those there are, of whole groups of images."""

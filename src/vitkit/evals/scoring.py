@@ -7,16 +7,18 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
-from vitkit.bundle import Bundle, Outputs
+from vitkit.answers import Outputs
+from vitkit.bundle import Bundle
 from vitkit.config import UserError
 from vitkit.console import Console
 from vitkit.data.audit import digest
 from vitkit.data.containers import ImageSource
 from vitkit.data.pixels import MAX_PIXELS, ImageError, Preprocess
 from vitkit.data.sources import Sample
-from vitkit.engines.eager import EagerEngine, stream
+from vitkit.engines.book import engine_of
+from vitkit.engines.engine import Engine
+from vitkit.engines.stream import stream
 from vitkit.evals.classify import Scores, wilson
 from vitkit.evals.intervals import intervals_of
 from vitkit.evals.tasks import AnyScores, Task, make_task
@@ -59,7 +61,7 @@ def classify_stream(
 ) -> Iterator[Outputs | ImageError]:
     """Yield logits (O,) and features (D,) of each image in input order, or its error."""
     bundle.require_classes()
-    engine = bundle.run if isinstance(bundle.run, EagerEngine) else EagerEngine(bundle.model)
+    engine = engine_of(bundle)
     yield from stream(engine, bundle.require_preprocess(), sources, workers=workers, max_pixels=max_pixels)
 
 
@@ -87,8 +89,8 @@ def score_samples(
             skipped.append((sample.name, str(result)))
         else:
             kept.append(sample)
-            logits.append(result.logits.numpy())
-            features.append(result.features.numpy())
+            logits.append(result.logits)
+            features.append(result.features)
     if not kept:
         raise UserError(f"none of the {len(samples)} images can be used; the first: {skipped[0][0]}: {skipped[0][1]}.")
     return judge(bundle, kept, np.stack(logits), np.stack(features), skipped)
@@ -98,7 +100,7 @@ def judge(
     bundle: Bundle, kept: Sequence[Sample], logits: np.ndarray, features: np.ndarray, skipped: Sequence[tuple[str, str]]
 ) -> Scored:
     """Score logits (n, O) and features (n, D) of the samples that could be used, as the bundle answers."""
-    probabilities = bundle.probabilities(torch.from_numpy(logits)).numpy()
+    probabilities = bundle.probabilities(logits)
     task, detector = task_of(bundle), bundle.unknown
     wanted = task.targets(kept)
     unknown = np.array([detector.is_unknown(row) for row in features]) if detector else None
@@ -112,7 +114,7 @@ def task_of(bundle: Bundle) -> Task:
 
 
 def outputs_of(
-    engine: EagerEngine,
+    engine: Engine,
     record: Preprocess,
     samples: Sequence[Sample],
     console: Console,
@@ -132,11 +134,11 @@ def outputs_of(
         if isinstance(result, ImageError):
             raise UserError(f"{sample.name} could be read before and cannot now: {result}")
         rows.append(result)
-    return Outputs(*(torch.stack(parts) for parts in zip(*rows, strict=True)))
+    return Outputs(*(np.stack(parts) for parts in zip(*rows, strict=True)))
 
 
 def seconds_for(
-    engine: EagerEngine,
+    engine: Engine,
     samples: Sequence[Sample],
     record: Preprocess,
     console: Console,

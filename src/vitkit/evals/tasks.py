@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vitkit.bundle import MULTI, SINGLE, calibrated
+from vitkit.answers import MULTI, SINGLE, calibrated
 from vitkit.config import UserError
 from vitkit.data.sources import Sample
 from vitkit.data.targets import targets
@@ -69,7 +69,7 @@ class Task(Protocol):
         """Score probabilities (n, O)."""
         ...
 
-    def score_logits(self, logits: Tensor, wanted: Array) -> AnyScores:
+    def score_logits(self, logits: Array | Tensor, wanted: Array) -> AnyScores:
         """Score logits (n, O) of a model that is not calibrated yet."""
         ...
 
@@ -100,8 +100,8 @@ class SingleLabelTask:
     def score(self, probabilities: Array, wanted: Array, thresholds: multilabel.Cuts | None = None) -> Scores:  # noqa: ARG002
         return score(probabilities, wanted)
 
-    def score_logits(self, logits: Tensor, wanted: Array) -> Scores:
-        return score(calibrated(logits, 1.0, SINGLE).numpy(), wanted)
+    def score_logits(self, logits: Array | Tensor, wanted: Array) -> Scores:
+        return score(calibrated(logits, 1.0, SINGLE), wanted)
 
     def calibrate(self, logits: Array, wanted: Array, class_weights: tuple[float, ...] | None = None) -> Calibration:
         return Calibration(*fit_bias_and_temperature(logits, wanted, class_weights), None)
@@ -130,13 +130,13 @@ class MultiLabelTask:
     def score(self, probabilities: Array, wanted: Array, thresholds: multilabel.Cuts | None = None) -> MultiScores:
         return score_multilabel(probabilities, wanted, thresholds)
 
-    def score_logits(self, logits: Tensor, wanted: Array) -> MultiScores:
-        return score_multilabel(calibrated(logits, 1.0, MULTI).numpy(), wanted)
+    def score_logits(self, logits: Array | Tensor, wanted: Array) -> MultiScores:
+        return score_multilabel(calibrated(logits, 1.0, MULTI), wanted)
 
     def calibrate(self, logits: Array, wanted: Array, class_weights: tuple[float, ...] | None = None) -> Calibration:
         assert class_weights is None
         temperature = fit_multilabel_temperature(logits, wanted)
-        probabilities = calibrated(torch.from_numpy(logits), temperature, MULTI).numpy()
+        probabilities = calibrated(logits, temperature, MULTI)
         return Calibration(np.zeros(logits.shape[1]), temperature, choose_thresholds(probabilities, wanted > 0.5))
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from vitkit.bundle import MULTI, SEPARATOR, SINGLE
+from vitkit.answers import MULTI, SEPARATOR, SINGLE
 from vitkit.config import UserError, read_json, write_json
 from vitkit.console import Console
 from vitkit.data.audit import CACHE_NAME, Scan, scan

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 
+from vitkit.answers import calibrated
 from vitkit.audits.facts import short_facts
-from vitkit.bundle import Bundle, calibrated
+from vitkit.bundle import Bundle
 from vitkit.checkpoint import TrainState
 from vitkit.data.targets import class_counts
 from vitkit.evals.classify import Scores, reliability, score
@@ -117,7 +117,7 @@ def _calibration(bundle: Bundle, head: Scored, label: str, shift: list[float] | 
     labels = head.targets
     sides = {}
     uncalibrated = head.logits - np.array(shift, np.float32) if shift else head.logits
-    plain = calibrated(torch.from_numpy(uncalibrated), 1.0, bundle.task).numpy()
+    plain = calibrated(uncalibrated, 1.0, bundle.task)
     for side, probabilities in (("before", plain), ("after", head.probabilities)):
         bins = reliability(probabilities.max(axis=1), probabilities.argmax(axis=1) == labels)
         values = score(probabilities, labels).values

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from vitkit.audits.labels import Suspects, find_among
 from vitkit.bundle import Bundle
 from vitkit.console import Console, duration, percent
 from vitkit.data.pixels import Preprocess
+from vitkit.data.samples import Sample
 from vitkit.data.subsets import stratified_split
 from vitkit.data.targets import strata
 from vitkit.engines.eager import EagerEngine
@@ -48,11 +51,14 @@ def run_probe(
         _, part = stratified_split(strata(training), MAX_PROBE_IMAGES / len(training), arguments.seed)
         training = [training[i] for i in part]
     limit = arguments.max_pixels
-    x = outputs_of(engine, record, training, console, "probe: training features", max_pixels=limit).features
-    x_val = outputs_of(engine, record, splits.val, console, "probe: validation features", max_pixels=limit).features
-    mirrored = outputs_of(
-        engine, record, splits.val, console, "probe: mirrored", mirror=True, max_pixels=limit
-    ).features
+
+    def features(samples: Sequence[Sample], label: str, *, mirror: bool = False) -> Tensor:
+        found = outputs_of(engine, record, samples, console, f"probe: {label}", mirror=mirror, max_pixels=limit)
+        return torch.from_numpy(found.features)
+
+    x = features(training, "training features")
+    x_val = features(splits.val, "validation features")
+    mirrored = features(splits.val, "mirrored", mirror=True)
     featured = time.perf_counter() - began
     classes = len(data.source.classes)
     probe = fit_probe(x, torch.from_numpy(task.targets(training)), classes, arguments.seed)

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from vitkit.bundle import MULTI, SEPARATOR, SINGLE, Bundle, read_bundle_config
+from vitkit.answers import MULTI, SEPARATOR, SINGLE
+from vitkit.bundle import Bundle, read_bundle_config
 from vitkit.checkpoint import TrainState
 from vitkit.config import UserError, write_file, write_json
 from vitkit.console import Console, percent
@@ -115,7 +116,7 @@ def _shifted_scores(result: Scored, calibration: Calibration, task: Task) -> Any
     """Scores with the shift that calibration puts into the head, if there is one."""
     if not calibration.shift.any():
         return result.scores
-    return task.score_logits(torch.from_numpy(result.logits + calibration.shift.astype(np.float32)), result.targets)
+    return task.score_logits(result.logits + calibration.shift.astype(np.float32), result.targets)
 
 
 def _unknown_detector(
@@ -130,7 +131,7 @@ def _unknown_detector(
     features = outputs_of(
         engine, bundle.require_preprocess(), training, console, "features of training images", max_pixels=max_pixels
     ).features
-    detector = fit_unknown(features.numpy(), held_out)
+    detector = fit_unknown(features, held_out)
     if detector is None:
         console.say(
             f"unknown   no threshold: {len(held_out)} validation images are too few to promise a rate of false alarms"
@@ -254,7 +255,7 @@ def _write_predictions(run: Path, bundle: Bundle, results: Mapping[str, Scored])
     writer.writerow(["split", "path", "label", "prediction", "probability", *mark])
     for split, result in results.items():
         for i, (sample, row) in enumerate(zip(result.samples, result.probabilities, strict=True)):
-            best = bundle.top(torch.from_numpy(row), 1)
+            best = bundle.top(row, 1)
             flag = [] if result.unknown is None else [str(bool(result.unknown[i])).lower()]
             truth = sample.labels if bundle.task == MULTI else (sample.label,)
             label = SEPARATOR.join(bundle.class_name(index) for index in truth)

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 
-from vitkit.bundle import MULTI, Bundle
+from vitkit.answers import MULTI
+from vitkit.bundle import Bundle
 from vitkit.config import UserError, free_folder, write_file
 from vitkit.console import Console, percent
 from vitkit.data.classnames import class_indices
@@ -185,12 +185,12 @@ def _ask(
                 raise UserError(f"{sample.name}: {result} (--strict)")
             answers.append(str(result))
             continue
-        if not torch.isfinite(result.logits).all():
+        if not np.isfinite(result.logits).all():
             raise UserError(
                 f"model {side.label} ({side.name}) gives {sample.name} numbers that are not finite; its weights are damaged "
                 "or its training diverged."
             )
-        probabilities = side.bundle.probabilities(result.logits[None])[0].numpy()
+        probabilities = side.bundle.probabilities(result.logits[None])[0]
         best = int(probabilities.argmax())  # the lower index wins a tie, as everywhere
         own = max(float(probabilities[sample.label]), TINY)
         answers.append(Answer(best, float(probabilities[best]), best == sample.label, -float(np.log(own))))

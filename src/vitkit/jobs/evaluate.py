@@ -25,7 +25,7 @@ LEARNING = ("linear", "fewshot", "vtab")
 FEATURES = ("classify", "knn", "linear", "fewshot", "robustness")
 USERS = {  # protocols that use what not all of them do
     "--shots": ("fewshot",), "--neighbours": ("knn",), "--sweep": ("vtab",), "--set": ("vtab",), "--seed": LEARNING,
-    "--split": FEATURES, "--preprocess": FEATURES,
+    "--split": FEATURES, "--preprocess": FEATURES, "--engine": FEATURES, "--precision": FEATURES,
 }  # fmt: skip
 
 
@@ -47,6 +47,8 @@ def evaluate(
     sweep: bool = False,
     settings: Mapping[str, Any] | None = None,
     preprocess: str | None = None,
+    engine: str = "auto",
+    precision: str = "auto",
     out: str | Path | None = None,
     command: str | None = None,
     console: Console | None = None,
@@ -71,6 +73,7 @@ def evaluate(
         sweep: for ``vtab``: choose hyper-parameters on its val200.
         settings: for ``vtab``: changes of its recipe, such as steps, batch_size, image_size or optim.lr.
         preprocess: ``own``, ``fewshot``, ``resize_small`` or ``squash``; by default the protocol's.
+        engine, precision: what computes, see `vitkit.load`; vtab trains and chooses by itself.
         out: a folder to write ``results.json`` to.
         command: the command line, for that file.
 
@@ -90,6 +93,7 @@ def evaluate(
     _check_used(protocol, {
         "--shots": shots is not None, "--neighbours": neighbours is not None, "--sweep": sweep, "--set": bool(settings),
         "--seed": seed != 0, "--split": split is not None, "--preprocess": preprocess is not None,
+        "--engine": engine != "auto", "--precision": precision != "auto",
     })  # fmt: skip
     if protocol == "vtab" and launched_rank() is not None:
         raise UserError(
@@ -115,6 +119,8 @@ def evaluate(
             settings=settings or {},
             out=None if out is None else str(out),
             preprocess=preprocess,
+            engine=engine,
+            precision=precision,
             world=world,
         )
         rows: list[Row] = import_module(f"vitkit.protocols.{protocol}").run(request, console)

@@ -14,12 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
-from vitkit.bundle import MULTI, Bundle, Prediction
+from vitkit.answers import MULTI, Prediction
+from vitkit.bundle import Bundle
 from vitkit.config import UserError, did_you_mean
 from vitkit.console import Console
 from vitkit.data.containers import ImageSource
 from vitkit.data.pixels import IMAGE_SUFFIXES, MAX_PIXELS, ImageError
 from vitkit.data.sources import TABLE_SUFFIXES, find_images, read_images
+from vitkit.engines.book import engine_of
 from vitkit.evals.scoring import classify_stream
 from vitkit.jobs.load import load
 
@@ -44,6 +46,8 @@ def predict(
     strict: bool = False,
     workers: int = 2,
     max_pixels: int = MAX_PIXELS,
+    engine: str = "auto",
+    precision: str = "auto",
     overrides: dict[str, Any] | None = None,
     stream: TextIO | None = None,
     console: Console | None = None,
@@ -57,6 +61,7 @@ def predict(
         top: classes per image, by rank; a multi-label model's answer has as many as reach their thresholds.
         strict: fail on the first file that cannot be used, instead of listing it.
         max_pixels: larger images are listed without being decoded.
+        engine, precision: what computes, see `vitkit.load`.
         stream: where CSV rows go without ``out``; without either, predictions are returned.
 
     Raises:
@@ -74,9 +79,13 @@ def predict(
         raise UserError(f"{out} is one of the files to predict on; it would be overwritten. Choose another -o.")
     for what, count in ignored.items():
         console.warn(f"left out of the folders: {count} {what}")
-    bundle = model if isinstance(model, Bundle) else load(model, **(overrides or {}))
+    if isinstance(model, Bundle):
+        bundle = model
+    else:
+        bundle = load(model, engine=engine, precision=precision, **(overrides or {}))
     for note in bundle.notes:
         console.warn(note)
+    console.say(f"engine: {engine_of(bundle).facts.describe()}")
     top = min(top, bundle.config.num_classes or 1)
     columns = _Columns(top, bundle.task == MULTI, bundle.unknown is not None)
     skipped: list[tuple[str, str]] = []

@@ -345,7 +345,7 @@ class _Watch:
         watched, world = self.data.watched, self.world if len(self.data.watched) >= self.world.size else ALONE
         own = watched[world.rank :: world.size]
         logits = outputs_of(engine, self.recipe.preprocess, own, self.console, "validating").logits
-        parts = world.gather(logits, "an evaluation")
+        parts = world.gather(torch.from_numpy(logits), "an evaluation")
         whole = torch.empty(len(watched), logits.shape[1])
         for rank, part in enumerate(parts):
             whole[rank :: world.size] = part

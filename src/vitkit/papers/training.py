@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from vitkit.checkpoint import TrainState
@@ -79,9 +78,9 @@ class ScoredImages(NamedTuple):
         for first in range(0, len(self.labels), engine.group):
             part = slice(first, first + engine.group)
             logits = engine.forward(to_tensor(normalise(self.pixels[part], record))).logits
-            if not torch.isfinite(logits).all():
+            if not np.isfinite(logits).all():
                 raise UserError("the model's outputs are not finite numbers: its training diverged.")
-            hits += int((logits.argmax(dim=1).numpy() == self.labels[part]).sum())
+            hits += int((logits.argmax(axis=1) == self.labels[part]).sum())
         return hits / len(self.labels)
 
 

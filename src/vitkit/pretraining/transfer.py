@@ -153,11 +153,11 @@ def top1(
     shown = console.track(groups, -(-len(samples) // engine.group), f"{label}: scoring", unit="batch")
     for images, labels in shown:
         logits = engine(images).logits
-        if not torch.isfinite(logits).all():
+        if not np.isfinite(logits).all():
             raise UserError(
                 "the model's outputs are not finite numbers: its training diverged. Try a lower rate: optim.lr."
             )
-        hits += int((logits.argmax(dim=1) == labels).sum())
+        hits += int((logits.argmax(axis=1) == labels.numpy()).sum())
     if not len(samples):
         raise UserError("there are no images to score.")
     return hits / len(samples)

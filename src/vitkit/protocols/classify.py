@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from vitkit.bundle import MULTI, SINGLE, Bundle
+from vitkit.answers import MULTI, SINGLE
+from vitkit.bundle import Bundle
 from vitkit.config import UserError
 from vitkit.console import Console, percent
 from vitkit.data.samples import Source, match_classes

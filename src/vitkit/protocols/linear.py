@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vitkit.bundle import MULTI, SINGLE, calibrated
+from vitkit.answers import MULTI, SINGLE, calibrated
 from vitkit.console import Console, percent
 from vitkit.data.targets import targets
 from vitkit.engines.threads import each_alone
@@ -40,7 +40,7 @@ def _score(request: Request, learnt: Learnt, console: Console) -> list[Row]:
     request.account.settings.update(penalty=probe.penalty, penalties=list(PENALTIES), folds=FOLDS, seed=request.seed)
 
     def answer(features: Tensor) -> np.ndarray:
-        return calibrated(probe.logits(features), 1.0, task.name).numpy()
+        return calibrated(probe.logits(features), 1.0, task.name)
 
     [probabilities] = each_alone(answer, [test.features])
     wanted = task.targets(test.samples)

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from vitkit.bundle import MULTI, Bundle
+from vitkit.answers import MULTI
+from vitkit.bundle import Bundle
 from vitkit.config import UserError, did_you_mean
 from vitkit.console import Console
 from vitkit.data.official import check_view, describe_view
 from vitkit.data.samples import Sample, Source
 from vitkit.datasets.book import read_data
-from vitkit.engines.eager import EagerEngine
+from vitkit.engines.book import check_choice, make_engine
 from vitkit.evals.features import FeatureTable, compute_features, data_fingerprint, fingerprint_of
 from vitkit.evals.scoring import seen_label
 from vitkit.protocols.request import Request
@@ -41,11 +42,14 @@ def open_model(request: Request, console: Console) -> Bundle:
     Raises:
         UserError: no such model.
     """
+    check_choice(request.engine, request.precision)
     bundle = load_model(request.model, **request.overrides)
-    bundle.run = EagerEngine(bundle.model)
+    bundle.run = engine = make_engine(bundle, request.engine, request.precision)
     console.say(f"model: {request.model}: {describe_model(bundle)}")
     for note in bundle.notes:
         console.say(f"model: {note}")
+    console.say(f"engine: {engine.facts.describe()}")
+    request.account.settings["engine"] = engine.facts._asdict()
     request.account.model.update(name=request.model, fingerprint=fingerprint_of(bundle))
     return bundle
 

@@ -41,5 +41,7 @@ class Request:
     settings: Mapping[str, Any] = field(default_factory=dict)  # vtab: changes of its recipe, such as steps
     out: str | None = None  # folder for what is more than rows
     preprocess: str | None = None  # one of `vitkit.data.official.VIEWS`; None: the protocol's own
+    engine: str = "auto"  # what computes, see `vitkit.engines.book`
+    precision: str = "auto"
     world: World = ALONE  # the ranks that share the work; only the first prints, scores and writes
     account: Account = field(default_factory=Account)

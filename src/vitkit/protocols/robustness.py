@@ -20,7 +20,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vitkit.bundle import MULTI, Bundle
+from vitkit.answers import MULTI
+from vitkit.bundle import Bundle
 from vitkit.config import UserError, did_you_mean, write_json
 from vitkit.console import Console, percent
 from vitkit.data.classnames import class_indices, class_names, class_wnids

@@ -71,6 +71,7 @@ def open_model(
     bundle = _apply(bundle, overrides)
     if unseen := unseen_pixels(bundle.config):
         bundle.notes += (unseen,)
+    bundle.place = path if _exists(path) else None
     return found, bundle
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from vitkit import __version__
-from vitkit.bundle import MULTI, SINGLE
+from vitkit.answers import MULTI, SINGLE
 from vitkit.config import UserError, from_dict, read_json
 from vitkit.data.pixels import Preprocess
 from vitkit.models.vit import ViTConfig
