@@ -122,7 +122,7 @@ def evidence(
     model: VisionTransformer,
     batches: Iterable[tuple[Tensor, Tensor]],
     maps_of: Maps,
-    probabilities: Callable[[Tensor], Tensor],
+    probabilities: Callable[[Tensor], Array | Tensor],
     *,
     steps: int = STEPS,
     randoms: int = RANDOMS,
@@ -151,7 +151,7 @@ def evidence_of(
     model: VisionTransformer,
     batches: Iterable[tuple[Tensor, Tensor]],
     methods: Sequence[Maps],
-    probabilities: Callable[[Tensor], Tensor],
+    probabilities: Callable[[Tensor], Array | Tensor],
     *,
     steps: int = STEPS,
     randoms: int = RANDOMS,
@@ -181,10 +181,11 @@ def evidence_of(
     return results
 
 
-def _score(model: VisionTransformer, targets: Tensor, probabilities: Callable[[Tensor], Tensor]) -> Score:
+def _score(model: VisionTransformer, targets: Tensor, probabilities: Callable[[Tensor], Array | Tensor]) -> Score:
     @torch.inference_mode()
     def score(images: Tensor) -> Tensor:
-        return probabilities(model(images)).gather(1, targets.to(images.device)[:, None])[:, 0]
+        found = torch.as_tensor(probabilities(model(images).cpu()))
+        return found.gather(1, targets.cpu()[:, None])[:, 0]
 
     return score
 
