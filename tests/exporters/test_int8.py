@@ -13,8 +13,11 @@ from torch import Tensor, nn
 from exporters.running import FORMATS, Array, distance, drawn_model, expected, images_for, written
 from golden import golden_config
 from vitkit.exporters.graph import Range, quantised_weight
+from vitkit.exporters.onnx import write_onnx
+from vitkit.exporters.openvino import write_openvino
 from vitkit.models.vit import VisionTransformer
 
+DENSE = 2 * (3 + 1 + 2) + 1  # products of a plain model of two blocks: q, k and v apart, and the head
 KINDS: dict[str, dict[str, object]] = {
     "plain": {},
     "layer scale, no bias of q, k, v": {"layer_scale": 0.1, "qkv_bias": False},
@@ -79,3 +82,31 @@ def test_eight_bits_are_those_of_pytorch(name: str, format: str, tmp_path: Path)
     found = written(model, format, tmp_path, ranges)(images)
     error, level = np.abs(found[0] - wanted[0]).mean(), np.abs(exact[0] - wanted[0]).mean()
     assert error <= 0.35 * level  # a value between two levels may fall to either: 1/127 of what it was
+
+
+def test_onnx_runtime_computes_whole_numbers(tmp_path: Path) -> None:
+    onnx, onnxruntime = pytest.importorskip("onnx"), pytest.importorskip("onnxruntime")
+    model = model_of("plain")
+    ranges = seen(model, images_for(model, 2))
+    write_onnx(model, tmp_path / "a.onnx", ranges=ranges)
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
+    options.log_severity_level = 3  # it warns that such a file is for this machine
+    onnxruntime.InferenceSession(tmp_path / "a.onnx", options, providers=["CPUExecutionProvider"])
+    nodes = onnx.load(tmp_path / "optimised.onnx").graph.node
+    # It makes a head of two dimensions a Gemm first, and computes that in float32 with the rounded numbers.
+    assert sum(node.op_type == "MatMulIntegerToFloat" for node in nodes) == DENSE - 1
+
+
+def test_openvino_computes_whole_numbers(tmp_path: Path) -> None:
+    openvino = pytest.importorskip("openvino")
+    model = model_of("plain")
+    ranges = seen(model, images_for(model, 2))
+    write_openvino(model, tmp_path / "a.xml", ranges=ranges)
+    made = openvino.Core().compile_model(tmp_path / "a.xml", "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    facts = [node.get_rt_info() for node in made.get_runtime_model().get_ops()]
+    found = [
+        fact["runtimePrecision"].astype(str) for fact in facts if "FullyConnected" in fact["layerType"].astype(str)
+    ]
+    assert len(found) == DENSE
+    assert set(found) <= {"i8", "u8"}
