@@ -17,6 +17,7 @@ from PIL import Image
 
 from vitkit.bundle import Bundle
 from vitkit.data.pixels import Preprocess
+from vitkit.engines.places import engine_folder
 from vitkit.engines.ready import keep_ready, open_ready, ready
 from vitkit.jobs.convert import convert
 from vitkit.jobs.load import load
@@ -120,6 +121,30 @@ def test_each_setting_has_its_own_record(tmp_path: Path, photos: list[Path]) -> 
     assert found.preprocess.image_size == (20, 20)
     assert predict(place, photos, engine="onnxruntime", overrides={"image_size": (20, 20)}).predictions == larger
     assert predict(place, photos, engine="onnxruntime").predictions != larger
+
+
+def test_auto_is_remembered_only_by_a_stored_benchmark(tmp_path: Path) -> None:
+    needed("onnxruntime")
+    place = bundle().save(tmp_path / "model")
+    loaded = load(place, engine="onnxruntime")
+    assert keep_ready(place, loaded, "auto", "auto", {}) is None
+    benchmark = engine_folder(loaded) / "benchmark-here.json"
+    benchmark.write_text("{}")
+    assert keep_ready(place, loaded, "auto", "auto", {})
+    assert open_ready(place, "auto", "auto", {})
+    benchmark.write_text('{"recommended": "another"}')
+    assert not open_ready(place, "auto", "auto", {})
+
+
+def test_another_processor_or_library_compiles_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    needed("onnxruntime")
+    place = bundle().save(tmp_path / "model")
+    keep_ready(place, load(place, engine="onnxruntime"), "onnxruntime", "auto", {})
+    for name, value in (("processor_sign", "another"), ("processor_threads", 99)):
+        with monkeypatch.context() as patched:
+            patched.setattr(f"vitkit.engines.ready.{name}", lambda value=value: value)
+            assert not open_ready(place, "onnxruntime", "auto", {})
+    assert open_ready(place, "onnxruntime", "auto", {})
 
 
 def test_a_checkpoint_file_has_its_record_in_the_cache(tmp_path: Path, photos: list[Path]) -> None:
