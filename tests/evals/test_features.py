@@ -18,8 +18,9 @@ from vitkit.data.pixels import Preprocess
 from vitkit.data.samples import Sample
 from vitkit.data.sources import read_source
 from vitkit.engines.eager import EagerEngine
+from vitkit.engines.places import fingerprint
 from vitkit.evals import features as module
-from vitkit.evals.features import compute_features, data_fingerprint, fingerprint_of
+from vitkit.evals.features import compute_features, data_fingerprint
 from vitkit.models.vit import VisionTransformer, ViTConfig
 
 
@@ -206,10 +207,10 @@ def test_bad_arguments(samples: list[Sample]) -> None:
 
 
 def test_fingerprints_are_of_contents() -> None:
-    assert fingerprint_of(bundle()) == fingerprint_of(bundle(mean=(0.1, 0.1, 0.1)))
+    assert fingerprint(bundle()) == fingerprint(bundle(mean=(0.1, 0.1, 0.1)))
     changed = bundle()
     changed.model.norm.bias.data[0] += 1
-    assert len({fingerprint_of(one) for one in (bundle(), bundle(1), changed, bundle(classes=4))}) == 4
+    assert len({fingerprint(one) for one in (bundle(), bundle(1), changed, bundle(classes=4))}) == 4
     assert data_fingerprint(["a", "b"]) != data_fingerprint(["b", "a"])
 
 

@@ -34,13 +34,14 @@ from vitkit.data.official import check_view, describe_view
 from vitkit.data.pixels import MAX_PIXELS, ImageError
 from vitkit.data.sources import Sample
 from vitkit.engines.book import engine_of
+from vitkit.engines.places import fingerprint
 from vitkit.engines.stream import stream
 from vitkit.parallel.world import ALONE, World
 from vitkit.weights.safetensors_file import open_safetensors
 
 T = TypeVar("T")
 
-__all__ = ["RULE", "FeatureTable", "compute_features", "data_fingerprint", "fingerprint_of"]
+__all__ = ["RULE", "FeatureTable", "compute_features", "data_fingerprint"]
 
 RULE = 1  # goes up when what is computed from the same model and images changes
 PIECE = 64  # files that a thread reads before it reports
@@ -98,7 +99,7 @@ def compute_features(
     digests = torch.cat(world.gather(_digests(part, most, workers, world, label), f"{label}: files")).numpy()
     facts = {
         "rule": RULE,
-        "model": fingerprint_of(bundle),
+        "model": fingerprint(bundle),
         "preprocess": dataclasses.asdict(record),
         "view": describe_view(view, record) if view != "own" else view,
         "max_pixels": max_pixels,
@@ -153,15 +154,6 @@ def compute_features(
     kept = [sample for place, sample in enumerate(samples) if place not in found.bad]
     names = [row.tobytes().hex() for row in digests]
     return FeatureTable(kept, found.features, found.logits, skipped, names, known)
-
-
-def fingerprint_of(bundle: Bundle) -> str:
-    """SHA-256 of a model: configuration, names and values of its tensors, whatever file they came from."""
-    signed = hashlib.sha256(json.dumps(dataclasses.asdict(bundle.config), sort_keys=True).encode())
-    for name, tensor in sorted(bundle.model.state_dict().items()):
-        signed.update(f"\0{name} {tensor.dtype} {tuple(tensor.shape)}\0".encode())
-        signed.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return signed.hexdigest()
 
 
 def data_fingerprint(digests: Sequence[str]) -> str:

@@ -417,7 +417,7 @@ class VisionTransformer(nn.Module):
         P = config.prefix_tokens
         x = images if self.stem is None else self.stem(images)
         x = self.patch_embed(x).flatten(2).transpose(1, 2)  # (B, h*w, D)
-        x = self.dropout(self._place(x))
+        x = self.dropout(self.place(x))
         if self.norm_pre is not None:
             x = self.norm_pre(x)
         for index, block in enumerate(self.blocks):
@@ -428,7 +428,7 @@ class VisionTransformer(nn.Module):
             x = self.norm(x)
         return Features(x[:, :P], x[:, P:].unflatten(1, config.grid))
 
-    def _place(self, x: Tensor) -> Tensor:
+    def place(self, x: Tensor) -> Tensor:
         """Patches (B, h*w, D) to all tokens with their positions (B, N, D)."""
         config = self.config
         B, Q = x.shape[0], config.position_prefix

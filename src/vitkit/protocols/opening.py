@@ -13,7 +13,8 @@ from vitkit.data.official import check_view, describe_view
 from vitkit.data.samples import Sample, Source
 from vitkit.datasets.book import read_data
 from vitkit.engines.book import check_choice, make_engine
-from vitkit.evals.features import FeatureTable, compute_features, data_fingerprint, fingerprint_of
+from vitkit.engines.places import fingerprint
+from vitkit.evals.features import FeatureTable, compute_features, data_fingerprint
 from vitkit.evals.scoring import seen_label
 from vitkit.protocols.request import Request
 from vitkit.zoo.load import load_model
@@ -50,7 +51,7 @@ def open_model(request: Request, console: Console) -> Bundle:
         console.say(f"model: {note}")
     console.say(f"engine: {engine.facts.describe()}")
     request.account.settings["engine"] = engine.facts._asdict()
-    request.account.model.update(name=request.model, fingerprint=fingerprint_of(bundle))
+    request.account.model.update(name=request.model, fingerprint=fingerprint(bundle))
     return bundle
 
 
