@@ -52,7 +52,9 @@ class Builder(Protocol):
         """Float32 (B, *shape)."""
         ...
 
-    def output(self, name: str, x: Value) -> None: ...
+    def output(self, name: str, x: Value, shape: tuple[int, ...]) -> None:
+        """Float32 (B, *shape)."""
+        ...
 
     def constant(self, array: Array) -> Value:
         """Float32 numbers; the array is read when the graph is written."""
@@ -207,8 +209,9 @@ class _Walk:
         elif self.model.head is not None and self.model.head_dist is not None:  # each halved: the mean of two
             own = self.linear(pooled[0], "head", self.model.head, 0.5)
             logits = b.add(own, self.linear(pooled[1], "head_dist", self.model.head_dist, 0.5))
-        b.output("logits", logits)
-        b.output("features", features)
+        rows = (self.tokens,) if config.pool == "none" else ()
+        b.output("logits", logits, (*rows, config.num_classes or config.feature_dim))
+        b.output("features", features, (*rows, config.feature_dim))
 
     # Dense layers
 
@@ -217,7 +220,8 @@ class _Walk:
 
     def linear(self, x: Value, name: str, layer: nn.Linear, scale: Tensor | float | None = None) -> Value:
         """A dense layer whose outputs are multiplied by ``scale``, one number or one for each."""
-        weight, bias = layer.weight, layer.bias
+        weight: Tensor = layer.weight
+        bias: Tensor | None = layer.bias
         if scale is not None:
             weight = weight * (scale[:, None] if isinstance(scale, Tensor) else scale)
             bias = None if bias is None else bias * scale

@@ -21,6 +21,7 @@ Array = np.ndarray[Any, Any]
 OPSET = 20  # the first with Gelu
 IR_VERSION = 9  # the one that came with it
 LARGEST = 2**31 - 2**20  # bytes of weights that one file may hold: a protocol buffer is below 2 GiB
+SMALL = 1024  # bytes below which a tensor stays in the model: shapes must, for they are read before the data is
 ALIGNMENT = 4096  # of tensors in a file of their own, so that they can be mapped into memory
 # Tags of protocol buffer fields: number * 8 + 2, "bytes that follow their length" (onnx.proto)
 GRAPH, INITIALIZER, RAW_DATA = b"\x3a", b"\x2a", b"\x4a"
@@ -71,7 +72,7 @@ class _OnnxBuilder:
         return name
 
     def numbers(self, values: Sequence[float], dtype: type = np.int64) -> Value:
-        array = np.array(values, dtype)
+        array: Array = np.array(values, dtype)
         key = (array.dtype.str + str(array.shape), array.tobytes())
         if key not in self.small:
             self.small[key] = self.tensor(array)
@@ -84,9 +85,10 @@ class _OnnxBuilder:
         self.inputs.append(self.onnx.helper.make_tensor_value_info(name, kind, ["B", *shape]))
         return name
 
-    def output(self, name: str, x: Value) -> None:
+    def output(self, name: str, x: Value, shape: tuple[int, ...]) -> None:
+        kind = self.onnx.TensorProto.FLOAT
         self.nodes.append(self.onnx.helper.make_node("Identity", [x], [name], name=name))
-        self.outputs.append(self.onnx.helper.make_tensor_value_info(name, self.onnx.TensorProto.FLOAT, None))
+        self.outputs.append(self.onnx.helper.make_tensor_value_info(name, kind, ["B", *shape]))
 
     def constant(self, array: Array) -> Value:
         return self.tensor(array)
@@ -193,24 +195,23 @@ class _OnnxBuilder:
             opset_import=[helper.make_opsetid("", OPSET)],
         )
         beside = sum(array.nbytes for array in self.tensors.values()) > LARGEST
-        heads, data = [], None
+        outside = {name for name, array in self.tensors.items() if beside and array.nbytes >= SMALL}
+        heads = {name: self.head(name, array) for name, array in self.tensors.items()}
         if beside:
-            data = data_file(path)
-            heads = self.write_beside(data)
-        else:
-            heads = [self.head(name, array).SerializeToString() for name, array in self.tensors.items()]
-        arrays = [None if beside else array for array in self.tensors.values()]
-        sizes = [
-            len(head) + (0 if array is None else 1 + len(_varint(array.nbytes)) + array.nbytes)
-            for head, array in zip(heads, arrays, strict=True)
-        ]
+            self.write_beside(data_file(path), {name: heads[name] for name in outside})
         nodes = graph.SerializeToString()
-        whole = len(nodes) + sum(1 + len(_varint(size)) + size for size in sizes)
+        # A message is written after its length, so all lengths are needed first.
+        written = {name: head.SerializeToString() for name, head in heads.items()}
+        sizes = {
+            name: len(head) + (0 if name in outside else _sized(self.tensors[name].nbytes))
+            for name, head in written.items()
+        }
+        whole = len(nodes) + sum(map(_sized, sizes.values()))
         with path.open("wb") as file:
             file.write(model.SerializeToString() + GRAPH + _varint(whole) + nodes)
-            for head, array, size in zip(heads, arrays, sizes, strict=True):
-                file.write(INITIALIZER + _varint(size) + head)
-                if array is not None:
+            for name, array in self.tensors.items():
+                file.write(INITIALIZER + _varint(sizes[name]) + written[name])
+                if name not in outside:
                     file.write(RAW_DATA + _varint(array.nbytes))
                     _write_array(file, array)
 
@@ -219,19 +220,22 @@ class _OnnxBuilder:
         kind = self.onnx.helper.np_dtype_to_tensor_dtype(array.dtype)
         return self.onnx.TensorProto(name=name, dims=array.shape, data_type=kind)
 
-    def write_beside(self, path: Path) -> list[bytes]:
-        """The numbers into a file of their own; tensors that say where in it they are."""
-        heads = []
+    def write_beside(self, path: Path, heads: Mapping[str, Any]) -> None:
+        """The numbers of some tensors into a file of their own; their heads learn where in it they are."""
         with path.open("wb") as file:
             for name, array in self.tensors.items():
+                if name not in heads:
+                    continue
                 file.write(bytes(-file.tell() % ALIGNMENT))
-                head = self.head(name, array)
-                head.data_location = self.onnx.TensorProto.EXTERNAL
+                heads[name].data_location = self.onnx.TensorProto.EXTERNAL
                 for key, value in (("location", path.name), ("offset", file.tell()), ("length", array.nbytes)):
-                    head.external_data.add(key=key, value=str(value))
-                heads.append(head.SerializeToString())
+                    heads[name].external_data.add(key=key, value=str(value))
                 _write_array(file, array)
-        return heads
+
+
+def _sized(length: int) -> int:
+    """Bytes of a field of so many bytes: its tag of one byte, its length and itself."""
+    return 1 + len(_varint(length)) + length
 
 
 def _varint(n: int) -> bytes:

@@ -50,7 +50,7 @@ class _OpenVinoBuilder:
         self.parameters.append(x)
         return x
 
-    def output(self, name: str, x: Value) -> None:
+    def output(self, name: str, x: Value, shape: tuple[int, ...]) -> None:  # noqa: ARG002  (known to the graph)
         result = self.ops.result(x, name=name)
         names = x.output(0).get_tensor().get_names()
         x.output(0).get_tensor().set_names({*names, name})
@@ -160,7 +160,7 @@ class _OpenVinoBuilder:
         return self.ops.reduce_mean(x, self.shape((axis,)), False)
 
     def gather(self, x: Value, indices: Array, axis: int) -> Value:
-        return self.ops.gather(x, self.shape(indices), self.ops.constant(np.array(axis, np.int64)))
+        return self.ops.gather(x, self.shape(indices.tolist()), self.ops.constant(np.array(axis, np.int64)))
 
     def pad(self, x: Value, rows: int) -> Value:
         zero = self.ops.constant(np.array(0, np.float32))
