@@ -47,17 +47,19 @@ class StdConv(nn.Conv2d):
         super().__init__(in_channels, out_channels, kernel, stride=stride, bias=False)
         _, self.eps, self.eps_of = STEM_NUMERICS[numerics]
 
-    def forward(self, x: Tensor) -> Tensor:
+    def kernel(self) -> Tensor:
+        """The standardised kernel (O, C, k, k)."""
         if (
             self.eps_of == "variance"
         ):  # as timm computes it, to the last bit: a deep stem magnifies what is rounded otherwise
             flat = self.weight.reshape(1, self.out_channels, -1)
-            weight = F.batch_norm(flat, None, None, training=True, eps=self.eps).reshape_as(self.weight)
-        else:
-            weight = self.weight - self.weight.mean(dim=(1, 2, 3), keepdim=True)
-            weight = weight / (weight.square().mean(dim=(1, 2, 3), keepdim=True).sqrt() + self.eps)
+            return F.batch_norm(flat, None, None, training=True, eps=self.eps).reshape_as(self.weight)
+        weight = self.weight - self.weight.mean(dim=(1, 2, 3), keepdim=True)
+        return weight / (weight.square().mean(dim=(1, 2, 3), keepdim=True).sqrt() + self.eps)
+
+    def forward(self, x: Tensor) -> Tensor:
         kernel, stride = self.kernel_size[0], self.stride[0]
-        return F.conv2d(_same(x, kernel, stride), weight, stride=stride)
+        return F.conv2d(_same(x, kernel, stride), self.kernel(), stride=stride)
 
 
 class Unit(nn.Module):
