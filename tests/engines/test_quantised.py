@@ -56,7 +56,8 @@ def seen(model: VisionTransformer) -> dict[str, Range]:
         )
         for name in linear_names(model)
     ]
-    model.forward_features(images(model))
+    with torch.no_grad():
+        model.forward_features(images(model))
     for handle in handles:
         handle.remove()
     return found

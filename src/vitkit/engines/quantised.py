@@ -5,9 +5,8 @@
 
 The rows of a layer have one scale and one zero, found by `vitkit.engines.calibration`; weights have a scale for each output. Sums
 are of whole numbers, so they are exact. LayerNorm, softmax, GELU and the sums of branches are float32; the two products of attention
-are bfloat16 where the processor multiplies it, else float32. Layers without a range, patches, pooling, heads are the model's.
-
-Shape letters as in `vitkit.models.vit`.
+are bfloat16 where the processor multiplies it, else float32, and so are layers of a block without a range. Patches, pooling and
+heads are the model's.
 """
 
 from __future__ import annotations
@@ -22,6 +21,7 @@ from torch import Tensor, nn
 
 from vitkit.config import UserError
 from vitkit.engines.private_int8 import LEVELS, Packed, Steps, added_product, missing, pack, product, to_steps
+from vitkit.engines.private_ops import Product, bf16_missing
 from vitkit.exporters.graph import Range
 from vitkit.models.vit import Attention, Block, Mlp, VisionTransformer
 
@@ -100,7 +100,11 @@ def smoothed(model: VisionTransformer, factors: Mapping[str, Tensor]) -> VisionT
 
 
 def quantise(
-    model: VisionTransformer, ranges: Mapping[str, Range], *, attention: torch.dtype | None = None
+    model: VisionTransformer,
+    ranges: Mapping[str, Range],
+    *,
+    attention: torch.dtype | None = None,
+    read: int | None = None,
 ) -> VisionTransformer:
     """A copy of a model whose blocks multiply in 8 bits where a Linear has a range.
 
@@ -108,6 +112,7 @@ def quantise(
         ranges: name of each Linear of a block (``blocks.3.mlp.fc2``) to the range of its input.
         attention: bfloat16 or float32, of attention's own two products and of the blocks' other layers; None: bfloat16 where this
             processor multiplies it.
+        read: how many tokens come out of the last block, for a caller that reads no others; None: all.
 
     Raises:
         UserError: 8-bit products cannot be computed here.
@@ -127,50 +132,54 @@ def quantise(
             if name.startswith(f"blocks.{index}.")
         }
         if own:
-            blocks[index] = QuantisedBlock(block, own, rows, attention)
+            last = index == len(model.blocks) - 1
+            blocks[index] = QuantisedBlock(block, own, rows, attention, read if last else None)
     return made
 
 
-class _Linear(nn.Module):
-    """A linear layer in 8 bits, or in float32 where it has no range; its input and output are float32 or steps."""
+class _Linear:
+    """A linear layer in 8 bits, or in ``dtype`` where it has no range. `enter` makes what it takes."""
 
-    def __init__(self, weight: Tensor, bias: Tensor | None, limits: Range | None, rows: int) -> None:
-        super().__init__()
-        self.bias = weight.new_zeros(len(weight)) if bias is None else bias
+    def __init__(
+        self, weight: Tensor, bias: Tensor | None, limits: Range | None, rows: int, dtype: torch.dtype
+    ) -> None:
+        self.dtype = dtype
+        bias = weight.new_zeros(len(weight)) if bias is None else bias
         self.packed: Packed | None = None
-        self.weight = weight
-        if limits is not None:
+        if limits is None:
+            self.product = Product(weight, bias, dtype, rows=rows)
+        else:
             whole, scales = quantised_weight(weight)
-            self.packed = pack(whole, scales, self.bias, steps_of(limits), rows)
-            del self.weight
+            self.packed = pack(whole, scales, bias, steps_of(limits), rows)
 
     def enter(self, x: Tensor) -> Tensor:
         """Float32 input as the layer takes it."""
-        return x if self.packed is None else to_steps(x, self.packed.steps)
+        return x.to(self.dtype) if self.packed is None else to_steps(x, self.packed.steps)
 
-    def forward(self, x: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-        if self.packed is None:
-            return F.linear(x, self.weight, self.bias).to(dtype)
-        return product(x, self.packed, dtype)
+    def __call__(self, x: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+        return self.product(x).to(dtype) if self.packed is None else product(x, self.packed, dtype)
 
     def add(self, x: Tensor, into: Tensor) -> Tensor:
         """``into`` plus the layer's output, in place."""
-        if self.packed is None:
-            return into.add_(F.linear(x, self.weight, self.bias))
-        return added_product(x, self.packed, into)
+        return into.add_(self.product(x)) if self.packed is None else added_product(x, self.packed, into)
 
 
 class QuantisedBlock(nn.Module):
-    """What `Block` computes in evaluation, (B, N, D) -> (B, N, D). It writes into its input."""
+    """What `Block` computes in evaluation, (B, N, D) -> (B, N or ``read``, D). It writes into its input."""
 
-    def __init__(self, block: Block, ranges: Mapping[str, Range], rows: int, attention: torch.dtype) -> None:
+    def __init__(
+        self, block: Block, ranges: Mapping[str, Range], rows: int, attention: torch.dtype, read: int | None = None
+    ) -> None:
         super().__init__()
+        self.read = read
         self.norm1, self.norm2 = block.norm1, block.norm2
         self.attn = _Attention(block.attn, block.layer_scale1, ranges, rows, attention)
-        self.mlp = _Mlp(block.mlp, block.layer_scale2, ranges, rows)
+        self.mlp = _Mlp(block.mlp, block.layer_scale2, ranges, rows, attention)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.attn(self.norm1(x), x)
+        x = x.float()
+        y = self.norm1(x)
+        x = self.attn(y, x if self.read is None else x[:, : self.read].contiguous())
         return self.mlp(self.norm2(x), x)
 
 
@@ -184,28 +193,31 @@ class _Attention(nn.Module):
         self.relative = own if own.relative is not None else None
         query = torch.ones(3 * D)  # the scale of the queries goes into what makes them
         query[:D] = (D // own.num_heads) ** -0.5
-        self.qkv = _scaled(own.qkv, query, ranges.get("attn.qkv"), rows)
-        self.proj = _scaled(own.proj, scale, ranges.get("attn.proj"), rows)
+        self.qkv = _scaled(own.qkv, query, ranges.get("attn.qkv"), rows, dtype)
+        self.proj = _scaled(own.proj, scale, ranges.get("attn.proj"), rows, dtype)
 
     def forward(self, x: Tensor, into: Tensor) -> Tensor:
         B, N, D = x.shape
         qkv = self.qkv(self.qkv.enter(x), self.dtype)
+        n = into.shape[1]  # tokens that come out
         q, k, v = qkv.view(B, N, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)  # each (B, K, N, d)
-        logits = q @ k.transpose(-2, -1)  # (B, K, N, N)
+        logits = q[:, :, :n] @ k.transpose(-2, -1)  # (B, K, n, N)
         if self.relative is not None:
             added = self.relative.position_logits(q)
             assert added is not None
-            logits = logits + added
+            logits = logits + added[:, :, :n]
         y = (logits.softmax(dim=-1) @ v).transpose(1, 2).to(torch.float32, memory_format=torch.contiguous_format)
-        return self.proj.add(self.proj.enter(y.reshape(B, N, D)), into)
+        return self.proj.add(self.proj.enter(y.reshape(B, n, D)), into)
 
 
 class _Mlp(nn.Module):
-    def __init__(self, own: Mlp, scale: Tensor | None, ranges: Mapping[str, Range], rows: int) -> None:
+    def __init__(
+        self, own: Mlp, scale: Tensor | None, ranges: Mapping[str, Range], rows: int, dtype: torch.dtype
+    ) -> None:
         super().__init__()
         self.gated, self.gelu = own.gated, own.gelu
-        self.fc1 = _scaled(own.fc1, None, ranges.get("mlp.fc1"), rows)
-        self.fc2 = _scaled(own.fc2, scale, ranges.get("mlp.fc2"), rows)
+        self.fc1 = _scaled(own.fc1, None, ranges.get("mlp.fc1"), rows, dtype)
+        self.fc2 = _scaled(own.fc2, scale, ranges.get("mlp.fc2"), rows, dtype)
         self.fused = (
             not own.gated and own.gelu != "quick" and self.fc1.packed is not None and self.fc2.packed is not None
         )
@@ -229,10 +241,10 @@ class _Mlp(nn.Module):
         return self.fc2.add(self.fc2.enter(x), into)
 
 
-def _scaled(linear: nn.Linear, scale: Tensor | None, limits: Range | None, rows: int) -> _Linear:
+def _scaled(linear: nn.Linear, scale: Tensor | None, limits: Range | None, rows: int, dtype: torch.dtype) -> _Linear:
     """A linear layer whose outputs are multiplied by ``scale`` (O,)."""
     weight, bias = linear.weight.detach(), None if linear.bias is None else linear.bias.detach()
     if scale is not None:
         scale = scale.detach()
         weight, bias = weight * scale[:, None], None if bias is None else bias * scale
-    return _Linear(weight, bias, limits, rows)
+    return _Linear(weight, bias, limits, rows, dtype)
