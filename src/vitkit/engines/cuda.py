@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -100,11 +101,7 @@ class CudaEngine:
 
 
 def _compile_missing() -> str:
-    try:
-        import triton  # noqa: F401
-    except ImportError as error:
-        return f"triton cannot be imported ({error})"
-    return ""
+    return "" if find_spec("triton") else "triton is not installed"
 
 
 def missing() -> str:
@@ -112,7 +109,9 @@ def missing() -> str:
     if torch.cuda.is_available():
         return ""
     if torch.version.cuda is None:
-        return f"PyTorch {torch.__version__} is built without CUDA: install a CUDA build on a machine with an NVIDIA GPU."
+        return (
+            f"PyTorch {torch.__version__} is built without CUDA: install a CUDA build on a machine with an NVIDIA GPU."
+        )
     return "no NVIDIA GPU is found."
 
 
