@@ -89,7 +89,7 @@ class CudaEngine:
     def _record(self) -> None:
         """Compile, warm up and record one group, as PyTorch's notes on CUDA graphs say: warmed up on another stream."""
         self.given = torch.zeros((self.group, *self.size), device="cuda")
-        stream = torch.cuda.Stream()
+        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
             for _ in range(3):
