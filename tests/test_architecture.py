@@ -24,7 +24,7 @@ LAYERS = {
     "parallel": 1,
     "bundle": 2, "checkpoint": 2, "objectives": 2, "converters": 2,
     "datasets": 2,
-    "zoo": 3, "analysis": 3, "diagnose": 3, "trackers": 3,
+    "zoo": 3, "analysis": 3, "exporters": 3, "diagnose": 3, "trackers": 3,
     "runfolder": 1, "train": 4, "engines": 4, "runlog": 5, "planning": 5,
     "evals": 5,
     "recipes": 6, "audits": 6, "finetuning": 6, "pretraining": 6, "protocols": 6, "board": 6, "papers": 6, "jobs": 6,

@@ -35,7 +35,7 @@ MODELS: dict[str, dict[str, object]] = {
 def between_blocks(model: VisionTransformer, images: Tensor) -> list[Tensor]:
     """Tokens before the first block and after each, block by block."""
     x = images if model.stem is None else model.stem(images)
-    x = model._place(model.patch_embed(x).flatten(2).transpose(1, 2))
+    x = model.place(model.patch_embed(x).flatten(2).transpose(1, 2))
     if model.norm_pre is not None:
         x = model.norm_pre(x)
     found = [x]

@@ -12,17 +12,31 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from vitkit.bundle import Bundle, is_bundle
 from vitkit.config import UserError
 from vitkit.data.cache import cache_folder
 
-__all__ = ["FOLDER", "KEY", "candidates", "engine_folder", "fingerprint", "locked", "make_once", "write_whole"]
+__all__ = [
+    "FOLDER",
+    "KEY",
+    "PlaceError",
+    "candidates",
+    "engine_folder",
+    "fingerprint",
+    "first_writable",
+    "make_once",
+    "write_whole",
+]
 
 FOLDER = "engines"
 KEY = 24  # digits of the fingerprint in names of folders
+
+
+class PlaceError(UserError):
+    """A place that cannot be written."""
 
 
 def fingerprint(bundle: Bundle) -> str:
@@ -47,7 +61,11 @@ def candidates(bundle: Bundle) -> tuple[Path, ...]:
 
 def engine_folder(bundle: Bundle) -> Path:
     """The folder to write to: beside the model where that can be written, else in the cache folder. Not made here."""
-    places = candidates(bundle)
+    return first_writable(candidates(bundle))
+
+
+def first_writable(places: Sequence[Path]) -> Path:
+    """The first of `candidates` that can be written; the last where none can."""
     return next((place for place in places if _writable(place)), places[-1])
 
 
@@ -58,7 +76,7 @@ def _writable(folder: Path) -> bool:
 
 
 @contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
+def _locked(path: Path) -> Iterator[None]:
     """Wait for other processes that write ``path``; a file system without locks is written without."""
     from filelock import FileLock
 
@@ -76,32 +94,34 @@ def write_whole(path: Path, writer: Callable[[Path], object]) -> Path:
     What was there stays whole until the new one is complete. Processes that write the same wait for each other.
 
     Raises:
-        UserError: the place cannot be written.
+        PlaceError: the place cannot be written.
     """
     try:
-        with locked(path):
+        with _locked(path):
             return _write(path, writer)
     except OSError as error:
-        raise UserError(
-            f"cannot write {path}: {error.strerror or error}. Free space, or set VITKIT_CACHE to another place."
-        ) from None
+        raise _refused(path, error) from None
 
 
 def make_once(path: Path, writer: Callable[[Path], object]) -> Path:
     """As `write_whole`, unless ``path`` is there, or another process wrote it while this one waited.
 
     Raises:
-        UserError: the place cannot be written.
+        PlaceError: the place cannot be written.
     """
     if path.exists():
         return path
     try:
-        with locked(path):
+        with _locked(path):
             return path if path.exists() else _write(path, writer)
     except OSError as error:
-        raise UserError(
-            f"cannot write {path}: {error.strerror or error}. Free space, or set VITKIT_CACHE to another place."
-        ) from None
+        raise _refused(path, error) from None
+
+
+def _refused(path: Path, error: OSError) -> PlaceError:
+    return PlaceError(
+        f"cannot write {path}: {error.strerror or error}. Free space, or set VITKIT_CACHE to another place."
+    )
 
 
 def _write(path: Path, writer: Callable[[Path], object]) -> Path:

@@ -21,9 +21,8 @@ from vitkit.console import Console
 from vitkit.data.containers import ImageSource
 from vitkit.data.pixels import IMAGE_SUFFIXES, MAX_PIXELS, ImageError
 from vitkit.data.sources import TABLE_SUFFIXES, find_images, read_images
-from vitkit.engines.book import engine_of
-from vitkit.evals.scoring import classify_stream
-from vitkit.jobs.load import load
+from vitkit.engines.ready import Ready, keep_ready, open_ready, ready
+from vitkit.engines.stream import stream as compute
 
 __all__ = ["PredictResult", "expand_paths", "predict"]
 
@@ -79,19 +78,18 @@ def predict(
         raise UserError(f"{out} is one of the files to predict on; it would be overwritten. Choose another -o.")
     for what, count in ignored.items():
         console.warn(f"left out of the folders: {count} {what}")
-    if isinstance(model, Bundle):
-        bundle = model
-    else:
-        bundle = load(model, engine=engine, precision=precision, **(overrides or {}))
-    for note in bundle.notes:
+    opened = ready(model) if isinstance(model, Bundle) else _open(model, engine, precision, overrides or {})
+    for note in opened.notes:
         console.warn(note)
-    console.say(f"engine: {engine_of(bundle).facts.describe()}")
-    top = min(top, bundle.config.num_classes or 1)
-    columns = _Columns(top, bundle.task == MULTI, bundle.unknown is not None)
+    console.say(f"engine: {opened.engine.facts.describe()}")
+    answers = opened.answers
+    top = min(top, answers.num_classes)
+    columns = _Columns(top, answers.task == MULTI, answers.unknown is not None)
     skipped: list[tuple[str, str]] = []
 
     def results() -> Iterator[tuple[str, Prediction]]:
-        outputs = classify_stream(bundle, [source for _, source in images], workers, max_pixels)
+        sources = [source for _, source in images]
+        outputs = compute(opened.engine, opened.preprocess, sources, workers=workers, max_pixels=max_pixels)
         for (path, _), result in zip(images, console.track(outputs, len(images), "predicting"), strict=True):
             if isinstance(result, ImageError):
                 if strict:
@@ -99,7 +97,7 @@ def predict(
                 skipped.append((path, str(result)))
                 console.warn(f"skipped {path}: {result}")
             else:
-                yield path, bundle.answer(result, top)
+                yield path, answers.answer(result, top)
 
     if out is None and stream is None:
         predictions = list(results())
@@ -114,6 +112,17 @@ def predict(
     if not written:
         raise UserError(f"none of the {len(skipped)} files can be used, the first: {skipped[0][0]}: {skipped[0][1]}.")
     return PredictResult([], written, skipped)
+
+
+def _open(model: str | Path, engine: str, precision: str, overrides: dict[str, Any]) -> Ready:
+    """A model that was opened with the same words before is not loaded again where a wrapped runtime computes it."""
+    if found := open_ready(model, engine, precision, overrides):
+        return found
+    from vitkit.jobs.load import load
+
+    bundle = load(model, engine=engine, precision=precision, **overrides)
+    keep_ready(model, bundle, engine, precision, overrides)
+    return ready(bundle)
 
 
 def _is_same_file(a: Path, b: Path) -> bool:

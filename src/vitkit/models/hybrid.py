@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["STEM_NUMERICS", "ResNetStem", "StdConv", "stem_grid", "stem_stride"]
+__all__ = ["STEM_NUMERICS", "ResNetStem", "StdConv", "Unit", "same_padding", "stem_grid", "stem_stride"]
 
 ROOT_CHANNELS = 64
 GROUPS = 32
@@ -31,12 +31,15 @@ def stem_grid(image_size: tuple[int, int], units: Sequence[int]) -> tuple[int, i
     return -(-image_size[0] // stride), -(-image_size[1] // stride)
 
 
+def same_padding(n: int, kernel: int, stride: int) -> tuple[int, int]:
+    """Pixels before and after an axis of ``n`` as TensorFlow's "SAME": the odd one goes to the lower and right edge."""
+    total = max((-(-n // stride) - 1) * stride + kernel - n, 0)
+    return total // 2, total - total // 2
+
+
 def _same(x: Tensor, kernel: int, stride: int, value: float = 0.0) -> Tensor:
-    """Pad (B, C, H, W) as TensorFlow's "SAME": the odd pixel goes to the lower and right edge."""
-    pads = []
-    for n in (x.shape[3], x.shape[2]):
-        total = max((-(-n // stride) - 1) * stride + kernel - n, 0)
-        pads += [total // 2, total - total // 2]
+    """Pad (B, C, H, W) by `same_padding`."""
+    pads = [*same_padding(x.shape[3], kernel, stride), *same_padding(x.shape[2], kernel, stride)]
     return F.pad(x, pads, value=value) if any(pads) else x
 
 
@@ -47,17 +50,17 @@ class StdConv(nn.Conv2d):
         super().__init__(in_channels, out_channels, kernel, stride=stride, bias=False)
         _, self.eps, self.eps_of = STEM_NUMERICS[numerics]
 
-    def forward(self, x: Tensor) -> Tensor:
-        if (
-            self.eps_of == "variance"
-        ):  # as timm computes it, to the last bit: a deep stem magnifies what is rounded otherwise
+    def standardised(self) -> Tensor:
+        """The kernel that is applied, (O, C, k, k)."""
+        if self.eps_of == "variance":  # as timm, to the last bit: a deep stem magnifies what is rounded otherwise
             flat = self.weight.reshape(1, self.out_channels, -1)
-            weight = F.batch_norm(flat, None, None, training=True, eps=self.eps).reshape_as(self.weight)
-        else:
-            weight = self.weight - self.weight.mean(dim=(1, 2, 3), keepdim=True)
-            weight = weight / (weight.square().mean(dim=(1, 2, 3), keepdim=True).sqrt() + self.eps)
+            return F.batch_norm(flat, None, None, training=True, eps=self.eps).reshape_as(self.weight)
+        weight = self.weight - self.weight.mean(dim=(1, 2, 3), keepdim=True)
+        return weight / (weight.square().mean(dim=(1, 2, 3), keepdim=True).sqrt() + self.eps)
+
+    def forward(self, x: Tensor) -> Tensor:
         kernel, stride = self.kernel_size[0], self.stride[0]
-        return F.conv2d(_same(x, kernel, stride), weight, stride=stride)
+        return F.conv2d(_same(x, kernel, stride), self.standardised(), stride=stride)
 
 
 class Unit(nn.Module):

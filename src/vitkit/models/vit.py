@@ -409,15 +409,11 @@ class VisionTransformer(nn.Module):
     def forward_features(self, images: Tensor) -> Features:
         """Images (B, C, H, W) to the tokens after the final norm."""
         config = self.config
-        if images.shape[1:] != (config.in_channels, *config.image_size):
-            raise UserError(
-                f"the model takes images of (C, H, W) = {(config.in_channels, *config.image_size)}, "
-                f"got {tuple(images.shape[1:])}; load it with image_size=(H, W) to run at another size."
-            )
+        self.require_images(images)
         P = config.prefix_tokens
         x = images if self.stem is None else self.stem(images)
         x = self.patch_embed(x).flatten(2).transpose(1, 2)  # (B, h*w, D)
-        x = self.dropout(self._place(x))
+        x = self.dropout(self.place(x))
         if self.norm_pre is not None:
             x = self.norm_pre(x)
         for index, block in enumerate(self.blocks):
@@ -428,7 +424,20 @@ class VisionTransformer(nn.Module):
             x = self.norm(x)
         return Features(x[:, :P], x[:, P:].unflatten(1, config.grid))
 
-    def _place(self, x: Tensor) -> Tensor:
+    def require_images(self, images: Tensor) -> None:
+        """Check that images (B, C, H, W) are of the size that the model takes.
+
+        Raises:
+            UserError: they are not.
+        """
+        config = self.config
+        if images.shape[1:] != (config.in_channels, *config.image_size):
+            raise UserError(
+                f"the model takes images of (C, H, W) = {(config.in_channels, *config.image_size)}, "
+                f"got {tuple(images.shape[1:])}; load it with image_size=(H, W) to run at another size."
+            )
+
+    def place(self, x: Tensor) -> Tensor:
         """Patches (B, h*w, D) to all tokens with their positions (B, N, D)."""
         config = self.config
         B, Q = x.shape[0], config.position_prefix
