@@ -19,7 +19,7 @@ from vitkit.data.cache import cache_folder
 from vitkit.engines import book
 from vitkit.engines.cells import ENOUGH, Agreement, Cell, recommend
 from vitkit.engines.machine import LIBRARIES, Machine, library_versions, machine_key, this_machine
-from vitkit.engines.places import FOLDER, candidates, engine_folder, fingerprint, locked
+from vitkit.engines.places import FOLDER, candidates, engine_folder, fingerprint
 
 __all__ = ["WORK", "choose", "preferred", "store", "stored_choice"]
 
@@ -175,6 +175,8 @@ def _is_much(bundle: Bundle, images: int | None) -> bool:
 
 def _trial(bundle: Bundle) -> tuple[str, str, str] | None:
     """What was timed once for this model and machine; a place that cannot be written costs time only."""
+    from filelock import FileLock
+
     from vitkit.engines.rounds import Plan, measure
 
     here = [name for name in book.ENGINES if "fp32" in book.precisions(name) and not book.missing(name)]
@@ -182,8 +184,9 @@ def _trial(bundle: Bundle) -> tuple[str, str, str] | None:
         return None
     machine = this_machine()
     with contextlib.ExitStack() as stack:
-        with contextlib.suppress(OSError):  # a place that cannot be written: nothing is kept, and nobody waited for
-            stack.enter_context(locked(engine_folder(bundle) / f"{TRIAL}-{machine_key(machine)}.json"))
+        with contextlib.suppress(OSError, NotImplementedError):  # else nothing is kept, and nobody waited for
+            cache_folder().mkdir(parents=True, exist_ok=True)
+            stack.enter_context(FileLock(cache_folder() / "trial.lock"))  # two at a time would disturb each other
         kept, _ = stored_choice(bundle, "fp32", TRIAL)
         if kept:
             return kept

@@ -6,6 +6,7 @@ The steps, in order: understand what to measure; the model; the images; measure 
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import re
 from collections import Counter
@@ -21,11 +22,12 @@ from vitkit.analysis.flops import forward_macs
 from vitkit.bundle import Bundle
 from vitkit.config import UserError, check_writable, did_you_mean, override, write_file, write_json
 from vitkit.console import Console, duration
-from vitkit.data.containers import ImageSource
+from vitkit.data.containers import ImageSource, read_bytes
 from vitkit.data.download import without_secrets
 from vitkit.data.pixels import MAX_PIXELS, ImageError, Preprocess, load_input, to_planes
 from vitkit.datasets.book import data_name, read_data
 from vitkit.engines import book, choose
+from vitkit.engines.calibration import SHARE, calibrate, find_calibration, for_calibration, split, write_calibration
 from vitkit.engines.cells import ENOUGH, Cell, Choice, recommend
 from vitkit.engines.engine import PRECISIONS
 from vitkit.engines.machine import library_versions, this_machine
@@ -109,7 +111,8 @@ def benchmark(
     for note in bundle.notes:
         console.warn(note)
     reduced = [precision for precision in precisions or () if precision != "fp32"]
-    given = _images(bundle, images, workers, max_pixels, console)
+    eight = any(precision == "int8" for _, precision in pairs)
+    given = _images(bundle, images, eight, "int8" in reduced, workers, max_pixels, console)
     machine = this_machine()
     c = bundle.config
     flops = 2 * forward_macs(c)
@@ -231,11 +234,16 @@ def _generator() -> Any:
     return torch.Generator().manual_seed(0)
 
 
-def _images(bundle: Bundle, data: str | Path | None, workers: int, max_pixels: int, console: Console) -> _Images:
+def _images(
+    bundle: Bundle, data: str | Path | None, eight: bool, named: bool, workers: int, max_pixels: int, console: Console
+) -> _Images:
     """Images evenly spread over those that were given, or random numbers.
 
+    Where int8 is measured (``eight``), images that calibrate are not among them; where it was ``named`` and the model was never
+    calibrated, it is calibrated on those.
+
     Raises:
-        UserError: no such data, or no image of it can be used.
+        UserError: no such data, no image of it can be used, or too few to calibrate.
     """
     c = bundle.config
     each = 4 * c.in_channels * c.image_size[0] * c.image_size[1]
@@ -248,23 +256,31 @@ def _images(bundle: Bundle, data: str | Path | None, workers: int, max_pixels: i
         )
     record = bundle.require_preprocess()
     sources = _sources(data)
-    chosen = [sources[place] for place in np.unique(np.linspace(0, len(sources) - 1, most).round().astype(int))]
+    wanted = round(most / (1 - SHARE)) if eight else most
+    chosen = [sources[place] for place in np.unique(np.linspace(0, len(sources) - 1, wanted).round().astype(int))]
 
-    def load(source: ImageSource) -> Array | ImageError:
+    def load(source: ImageSource) -> tuple[str, Array] | ImageError:
         try:
-            return to_planes(load_input(source, record, max_pixels))
+            pixels = to_planes(load_input(source, record, max_pixels))
+            return hashlib.sha256(read_bytes(source)).hexdigest(), pixels
         except ImageError as error:
             return error
 
     with ThreadPoolExecutor(workers) as pool:
         loaded = list(console.track(pool.map(load, chosen), len(chosen), "reading"))
-    good = [each for each in loaded if not isinstance(each, ImageError)]
-    bad = [each for each in loaded if isinstance(each, ImageError)]
+    good = [found for found in loaded if not isinstance(found, ImageError)]
+    bad = [found for found in loaded if isinstance(found, ImageError)]
     if not good:
         raise UserError(f"none of {len(bad)} images of {data} can be used, the first: {bad[0]}.")
     if bad:
         console.warn(f"left out {len(bad)} images that cannot be used, the first: {bad[0]}")
-    return _Images(np.stack(good), f"up to {len(good)} of the {len(sources):,} of {data_name(data)}", True)
+    if named and find_calibration(bundle) is None:
+        ours, _ = split([digest for digest, _ in good])
+        console.say(f"calibrating int8 on {len(ours)} images, on which nothing is compared")
+        path = write_calibration(bundle, calibrate(bundle, (good[place][1] for place in ours), console))
+        console.say(f"wrote     {path}")
+    kept = [pixels for digest, pixels in good if not (eight and for_calibration(digest))] or [good[0][1]]
+    return _Images(np.stack(kept), f"up to {len(kept)} of the {len(sources):,} of {data_name(data)}", True)
 
 
 def _sources(data: str | Path) -> list[ImageSource]:
