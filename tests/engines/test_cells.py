@@ -76,6 +76,14 @@ def test_what_is_hardly_faster_is_not_preferred() -> None:
     assert choice.engine == "tuned"
 
 
+def test_engines_are_compared_at_batch_sizes_that_all_were_measured_at() -> None:
+    cells = [cell("eager", "fp32", 1, 1.0), cell("eager", "fp32", 8, 1.0), cell("tuned", "fp32", 1, 1.5)]
+    cells += [cell("openvino", "fp32", 1, 1.4), cell("openvino", "fp32", 8, 9.0)]
+    choice, _ = recommend(cells, {(name, "fp32"): GOOD for name in ("eager", "tuned", "openvino")}, ())
+    assert choice is not None
+    assert (choice.engine, choice.speedup) == ("tuned", pytest.approx(1.5))
+
+
 @pytest.mark.parametrize(
     ("found", "asked", "chosen", "reason"),
     [

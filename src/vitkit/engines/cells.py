@@ -135,11 +135,17 @@ def recommend(
     Args:
         asked: reduced precisions that may be recommended, because the user named them.
     """
-    speeds: dict[tuple[str, str], float] = {}
-    for pair in dict.fromkeys((cell.engine, cell.precision) for cell in cells):
-        gains = [cell.speedup for cell in cells if (cell.engine, cell.precision) == pair and cell.speedup]
-        if gains:
-            speeds[pair] = math.exp(statistics.fmean(math.log(gain) for gain in gains))
+    gains: dict[tuple[str, str], dict[int, float]] = {}
+    for cell in cells:
+        if cell.speedup:
+            gains.setdefault((cell.engine, cell.precision), {})[cell.batch] = cell.speedup
+    common = (
+        set.intersection(*map(set, gains.values())) if gains else set()
+    )  # batch sizes that everything was measured at
+    speeds = {
+        pair: math.exp(statistics.fmean(math.log(gain) for batch, gain in mine.items() if batch in (common or mine)))
+        for pair, mine in gains.items()
+    }
     best: tuple[str, str] | None = None
     passed, refused = [], []
     for pair in speeds:

@@ -30,6 +30,8 @@ Pair = tuple[str, str]  # engine, precision
 BASE: Pair = ("eager", "fp32")  # what all others are compared with
 LEAST_ROUNDS, MOST_ROUNDS = 3, 15
 READY = 900.0  # seconds that making an engine may take: it may compile, and keeps what it compiled
+SHARES = 6  # fair shares of the time that one cell may take before it is left out
+GLANCE = 0.1  # seconds for the pace of a cell
 REST = 0.05  # seconds in which threads of one runtime go to sleep before the next begins
 COMPARING = 0.25  # share of the time in which plain PyTorch answers the images that answers are compared on
 PEAK = 1.5  # seconds for the matrix products of one precision, before the rounds and after them
@@ -118,7 +120,7 @@ def measure(
                 clock.share(len(group) / len(pairs))
                 _compare(here, bundle, folder, plan, real, found, clock)
                 cells = len(plan.batches) * len(pairs)
-                _first_pass(here, sorted(plan.batches), 3 * plan.seconds / cells, found, clock)
+                _first_pass(here, sorted(plan.batches), SHARES * plan.seconds / cells, found, clock)
                 _take_turns(here, found, clock)
                 sides += here
         if plan.peaks:
@@ -220,7 +222,7 @@ def _affordable(base: _Side, plan: Plan) -> int:
 
 
 def _first_pass(sides: Sequence[_Side], batches: Sequence[int], most: float, found: Measured, clock: _Clock) -> None:
-    """One call of each, which is not counted: the pace, and what is too slow for the time there is."""
+    """A few calls of each, which are not counted: the pace, and what is too slow for the time there is."""
     lost = {(each.engine, each.precision) for each in found.left_out if each.batch is None}
     for batch in batches:
         for side in sides:
@@ -233,7 +235,7 @@ def _first_pass(sides: Sequence[_Side], batches: Sequence[int], most: float, fou
                 found.left_out.append(LeftOut(*side.pair, batch, reason))
                 continue
             try:
-                answer = side.process.ask({"do": "time", "batch": batch, "seconds": 0, "calls": 1}, READY)
+                answer = side.process.ask({"do": "time", "batch": batch, "seconds": GLANCE, "calls": 1}, READY)
             except ApartError as error:
                 found.left_out.append(LeftOut(*side.pair, batch, str(error)))
                 if side.process.ended:
