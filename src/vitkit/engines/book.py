@@ -16,7 +16,7 @@ from vitkit.engines.engine import PRECISIONS, Engine
 __all__ = ["AUTO", "ENGINES", "check_choice", "engine_of", "make_engine", "missing", "precisions"]
 
 AUTO = "auto"
-ENGINES = ("eager", "tuned", "openvino", "onnxruntime")
+ENGINES = ("eager", "tuned", "openvino", "onnxruntime", "cuda")
 
 
 def _module(name: str) -> Any:
