@@ -18,6 +18,7 @@ from PIL import Image
 from vitkit.bundle import Bundle
 from vitkit.data.pixels import Preprocess
 from vitkit.engines.ready import keep_ready, open_ready, ready
+from vitkit.jobs.convert import convert
 from vitkit.jobs.load import load
 from vitkit.jobs.predict import predict
 from vitkit.models.vit import VisionTransformer, ViTConfig
@@ -123,17 +124,17 @@ def test_each_setting_has_its_own_record(tmp_path: Path, photos: list[Path]) -> 
 
 def test_a_checkpoint_file_has_its_record_in_the_cache(tmp_path: Path, photos: list[Path]) -> None:
     needed("onnxruntime")
-    (tmp_path / "weights").mkdir()
-    source = bundle().save(tmp_path / "model") / "model.safetensors"
-    weights = Path(shutil.copy(source, tmp_path / "weights" / "mine.safetensors"))
-    overrides = {"num_heads": 3, "image_size": (16, 20), "mean": (0.5,) * 3, "std": (0.5,) * 3}
+    weights = convert(bundle().save(tmp_path / "model"), tmp_path / "weights", to="timm").files[0]
+    overrides = {"mean": (0.5,) * 3, "std": (0.4,) * 3}
+    before = sorted(weights.parent.iterdir())
     first = predict(weights, photos, engine="onnxruntime", overrides=overrides).predictions
     found = open_ready(weights, "onnxruntime", "auto", overrides)
     assert found is not None
-    assert found.notes == load(weights, **overrides).notes
+    assert found.preprocess.std == (0.4,) * 3
+    assert found.notes == load(weights, **overrides).notes  # type: ignore[arg-type]
     assert predict(weights, photos, engine="onnxruntime", overrides=overrides).predictions == first
-    assert [each.name for each in (tmp_path / "weights").iterdir()] == ["mine.safetensors"]
-    (tmp_path / "weights" / "vitkit.json").write_text("{}")  # what says something of the weights beside it
+    assert sorted(weights.parent.iterdir()) == before
+    (weights.parent / "vitkit.json").unlink()  # what said something of the weights beside it
     assert not open_ready(weights, "onnxruntime", "auto", overrides)
 
 
