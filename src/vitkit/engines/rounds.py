@@ -35,6 +35,7 @@ GLANCE = 0.1  # seconds for the pace of a cell
 REST = 0.05  # seconds in which threads of one runtime go to sleep before the next begins
 COMPARING = 0.25  # share of the time in which plain PyTorch answers the images that answers are compared on
 PEAK = 1.5  # seconds for the matrix products of one precision, before the rounds and after them
+AGAIN = 5.0  # seconds of a run from which on they are measured after the rounds, too
 WARM = 8  # images of the call that tells about how fast plain PyTorch is
 PROCESS = 2**30  # bytes that an engine's process takes beside its weights
 
@@ -123,7 +124,7 @@ def measure(
                 _first_pass(here, sorted(plan.batches), SHARES * plan.seconds / cells, found, clock)
                 _take_turns(here, found, clock)
                 sides += here
-        if plan.peaks:
+        if plan.peaks and plan.seconds >= AGAIN:
             _find_peaks(list(found.peaks), found, tell)
     flops = 2 * forward_macs(bundle.config)
     found.cells = list(_cells(sides, found, flops))
