@@ -18,7 +18,17 @@ from typing import Any
 import click
 
 from vitkit import __version__
-from vitkit.cli import analysing, checkpoints, comparing, evaluating, explaining, papers, published, training
+from vitkit.cli import (
+    analysing,
+    benchmarking,
+    checkpoints,
+    comparing,
+    evaluating,
+    explaining,
+    papers,
+    published,
+    training,
+)
 from vitkit.cli.options import (
     Duration,
     Setting,
@@ -45,7 +55,7 @@ SECTIONS = (
     ("Train as published", ("pretrain", "recipes")),
     ("Published models", ("models", "verify", "convert")),
     ("Published data and results", ("datasets", "results", "paper")),
-    ("This machine", ("doctor",)),
+    ("This machine", ("doctor", "benchmark")),
 )
 PAGE = """\
 vit {version}: Vision Transformers, from a folder of photos to a classifier you can trust.
@@ -235,18 +245,22 @@ def demo(out: str, seed: int, as_json: bool, offline: bool) -> None:
 
 
 @cli.command(short_help="Versions, processor, memory, and what vitkit would use.")
+@click.option(
+    "--perf", is_flag=True, help="Also what decides speed here, each choice with its reason and how to override it."
+)
 @common
-def doctor(as_json: bool, offline: bool) -> None:
+def doctor(as_json: bool, offline: bool, perf: bool) -> None:
     """Print the environment: attach it to a bug report."""
     from vitkit.jobs.doctor import doctor as job
 
-    facts = job(console=console_for(as_json, offline))
+    facts = job(perf=perf, console=console_for(as_json, offline))
     if as_json:
         print_json(facts)
 
 
 for _command in (
     analysing.analyze,
+    benchmarking.benchmark,
     checkpoints.convert,
     checkpoints.models,
     checkpoints.verify,

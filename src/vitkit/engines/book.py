@@ -47,17 +47,20 @@ def check_choice(engine: str, precision: str) -> None:
             raise UserError(f"{option} {value!r}; known: {', '.join(known)}.{did_you_mean(value, known)}")
 
 
-def make_engine(bundle: Bundle, engine: str = AUTO, precision: str = AUTO) -> Engine:
-    """The engine that computes a bundle.
+def make_engine(bundle: Bundle, engine: str = AUTO, precision: str = AUTO, images: int | None = None) -> Engine:
+    """The engine that computes a bundle. ``images``: how many there will be, where that is known, see `vitkit.engines.choose`.
 
     Raises:
         UserError: no such engine or precision, one that cannot be used here, or a pair that is not there.
     """
     check_choice(engine, precision)
-    name = "eager" if engine == AUTO else engine
+    name, chosen = engine, "fp32" if precision == AUTO else precision
+    if engine == AUTO:
+        from vitkit.engines.choose import choose
+
+        name, chosen, _ = choose(bundle, precision, images)
     if reason := missing(name):
         raise UserError(f"--engine {name} cannot be used here: {reason}")
-    chosen = "fp32" if precision == AUTO else precision
     if chosen not in precisions(name):
         raise UserError(f"--engine {name} computes in {', '.join(precisions(name))}, not in {chosen}.")
     made: Engine = _module(name).make(bundle, chosen)
@@ -67,4 +70,4 @@ def make_engine(bundle: Bundle, engine: str = AUTO, precision: str = AUTO) -> En
 def engine_of(bundle: Bundle) -> Engine:
     """The engine that the bundle was loaded with; plain PyTorch where it was loaded with none."""
     run: Any = bundle.run
-    return run if isinstance(run, Engine) else make_engine(bundle)
+    return run if isinstance(run, Engine) else make_engine(bundle, "eager")

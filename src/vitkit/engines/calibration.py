@@ -191,8 +191,8 @@ def _observe(
     model: VisionTransformer, names: Sequence[str], batch: Sequence[Array], console: Console
 ) -> tuple[dict[str, _Seen], Tensor]:
     """What enters each layer, and the model's logits (n, O)."""
-    widths = [model.get_submodule(name).in_features for name in names]
-    rows = min(ROWS, KEPT_BYTES // (4 * sum(widths)))  # type: ignore[operator]
+    widths = [cast(nn.Linear, model.get_submodule(name)).in_features for name in names]
+    rows = min(ROWS, KEPT_BYTES // (4 * sum(widths)))
     each = max(1, rows // len(batch))
     draw = torch.Generator().manual_seed(0)
     first = model.config.prefix_tokens  # these always: heads read them, and they are unlike others

@@ -95,7 +95,7 @@ def added_product(x: Tensor, layer: Packed, into: Tensor) -> Tensor:
 @functools.cache
 def missing() -> str:
     """Why 8-bit products cannot be computed here; empty where they can. Compared with exact sums of whole numbers."""
-    if not torch.backends.mkldnn.is_available():
+    if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return "this PyTorch is built without oneDNN"
     try:
         wrong = _probe()

@@ -3,10 +3,10 @@
     x --LayerNorm, to steps--> qkv --bfloat16--> attention --to steps--> proj, added to x
       --LayerNorm, to steps--> fc1, GELU, to steps--> fc2, added to x
 
-The rows of a layer have one scale and one zero, found by `vitkit.engines.calibration`; weights have a scale for each output. Sums
-are of whole numbers, so they are exact. LayerNorm, softmax, GELU and the sums of branches are float32; the two products of attention
-are bfloat16 where the processor multiplies it, else float32, and so are layers of a block without a range. Patches, pooling and
-heads are the model's.
+A layer's rows have one scale and one zero, found by `vitkit.engines.calibration`; weights have a scale for each output. Sums are
+of whole numbers, so they are exact. LayerNorm, softmax, GELU and the sums of branches are float32. The two products of attention,
+and layers of a block without a range, are bfloat16 where the processor multiplies it, else float32. Patches, pooling and heads are
+the model's. Shape letters as in `vitkit.models.vit`.
 """
 
 from __future__ import annotations
