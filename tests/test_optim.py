@@ -307,7 +307,9 @@ def batches(count: int) -> list[Batch]:
     return [Batch(torch.randn(6, 3, 32, 32, generator=rng), torch.arange(6) % 4) for _ in range(count)]
 
 
-def as_before(config: TrainConfig, made: VisionTransformer) -> tuple[dict[str, torch.Tensor], Ema | None]:
+def as_before(
+    config: TrainConfig, made: VisionTransformer, fused: bool = True
+) -> tuple[dict[str, torch.Tensor], Ema | None]:
     optim, groups = config.optim, {}
     for name, parameter in made.named_parameters():
         scale = optim.layer_decay ** (made.config.depth + 1 - layer_of(name, made.config.depth))
@@ -317,6 +319,7 @@ def as_before(config: TrainConfig, made: VisionTransformer) -> tuple[dict[str, t
         [{"params": params, "scale": scale, "weight_decay": decay} for (scale, decay), params in groups.items()],
         lr=optim.lr,
         betas=(optim.beta1, optim.beta2),
+        fused=fused,
     )
     ema = Ema(made, optim.ema) if optim.ema else None
     for step, batch in enumerate(batches(config.steps)):
@@ -364,6 +367,34 @@ def test_fine_tuning_is_what_it_was_to_the_last_bit(optim: OptimConfig) -> None:
     assert all(torch.equal(tensor, weights[name]) for name, tensor in state.model.state_dict().items())
     if ema:
         assert all(torch.equal(tensor, ema.weights[name]) for name, tensor in state.current_weights().items())
+
+
+def test_the_fused_update_is_that_of_ten_passes_but_for_rounding() -> None:
+    """Outputs, not weights: Adam makes steps of the rounding error that is the gradient of the keys' bias."""
+    images = batches(1)[0].images
+    outputs = []
+    for fused in (True, False):
+        made = model()
+        as_before(train_config(OptimConfig(lr=2e-3, weight_decay=0.2)), made, fused)
+        outputs.append(made.eval()(images))
+    torch.testing.assert_close(outputs[0], outputs[1], rtol=0, atol=1e-5)
+    assert (outputs[0] - model().eval()(images)).abs().max() > 0.01
+
+
+@pytest.mark.parametrize("clip", [1e-3, 1e3])
+def test_clipping_is_pytorchs_to_the_last_bit_where_it_has_nothing_to_do_and_where_it_has(clip: float) -> None:
+    found = []
+    for by_pytorch in (False, True):
+        made = model()
+        for number, parameter in enumerate(made.parameters()):
+            parameter.grad = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(number))
+        if by_pytorch:
+            norm = float(torch.nn.utils.clip_grad_norm_(made.parameters(), clip))
+        else:
+            norm = clip_gradients(made.parameters(), OptimConfig(clip_norm=clip))
+        found.append((norm, [parameter.grad for parameter in made.parameters()]))
+    assert found[0][0] == found[1][0]
+    assert all(torch.equal(a, b) for a, b in zip(found[0][1], found[1][1], strict=True))
 
 
 @pytest.mark.parametrize(

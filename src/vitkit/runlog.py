@@ -17,7 +17,7 @@ from torch import Tensor
 
 from vitkit.checkpoint import TrainState, last_step, save_checkpoint
 from vitkit.config import UserError, write_file
-from vitkit.console import Console
+from vitkit.console import Console, duration, percent
 from vitkit.data.loader import Batch
 from vitkit.diagnose import NotFiniteError
 from vitkit.parallel.world import ALONE, World
@@ -65,6 +65,7 @@ class RunLog:
         self.world = world
         self.losses: list[tuple[int, float]] = []
         self.evaluations: list[dict[str, float]] = []
+        self._seconds, self._waited, self._steps = 0.0, 0.0, 0  # of all steps of this process
         self._shown = ""  # of the last evaluation, in the live line
         self._recent: deque[StepReport] = deque(maxlen=20)
         self._log: TextIO | None = None
@@ -143,6 +144,9 @@ class RunLog:
         self._write({"step": report.step, "loss": report.loss, "lr": report.lr})
         self._tell(report.step, {"train/loss": report.loss, "train/lr": report.lr})
         self._recent.append(report)
+        self._steps += 1
+        self._seconds += report.seconds
+        self._waited += report.waited
         seconds = sum(r.seconds for r in self._recent)
         waited = sum(r.waited for r in self._recent) / seconds
         loss = sum(r.loss for r in self._recent) / len(self._recent)
@@ -150,6 +154,12 @@ class RunLog:
         rate = len(self._recent) * self.config.batch_size / seconds
         text = f"loss {loss:.3f}  {self._shown}{rate:.0f} img/s  data wait {waited:.0%}  {memory / 2**30:.1f} GiB"
         self._line.update(report.step, text)
+
+    def describe_time(self) -> str:
+        """How long the steps of this process took, and which part of that they waited for data; empty without a step."""
+        if not self._steps:
+            return ""
+        return f"{self._steps} steps in {duration(self._seconds)}, data wait {percent(self._waited / self._seconds)}"
 
     def evaluate(self, weights: dict[str, Tensor], step: int) -> tuple[float, float]:
         """Evaluate weights and log it."""

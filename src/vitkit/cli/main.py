@@ -131,6 +131,8 @@ def cli() -> None:
     type=click.IntRange(min=0),
     help="Processes that prepare images; never changes the result. [default: cores - 1]",
 )
+@click.option("--resized-cache", type=float, default=0.0, metavar="GB",
+              help="Keep so many GB of decoded training images on disk for later runs; never changes the result.")  # fmt: skip
 @click.option("--channels", type=click.IntRange(1, 64), default=3, show_default=True, metavar="N",
               help="3: every image becomes RGB. Else images (.npy, TIFF, ...) must have N channels.")  # fmt: skip
 @click.option("--set", "settings", type=Setting(), multiple=True, metavar="NAME=VALUE",

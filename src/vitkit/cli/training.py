@@ -30,6 +30,13 @@ __all__ = ["pretrain", "recipes"]
     help="Processes that prepare images; never changes the result. [default: cores - 1]",
 )
 @click.option(
+    "--resized-cache",
+    type=float,
+    default=0.0,
+    metavar="GB",
+    help="Keep so many GB of decoded training images on disk for later runs; never changes the result.",
+)
+@click.option(
     "--parallel",
     type=click.Choice(["ddp", "fsdp2"]),
     default="ddp",

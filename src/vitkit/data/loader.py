@@ -17,8 +17,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from vitkit.config import UserError
+from vitkit.data.containers import ImageSource
 from vitkit.data.pixels import MAX_PIXELS, Bands, ImageError, Picture, Preprocess, normalise, open_picture
 from vitkit.data.repeats import ViewKey, repeated_keys, view_generator
+from vitkit.data.resized import Resized
 from vitkit.data.sources import Sample
 from vitkit.data.targets import targets
 
@@ -83,9 +85,11 @@ class _Views(Dataset[_View]):
         seed: int,
         cache_bytes: int,
         max_pixels: int,
+        resized: Resized | None,
     ) -> None:
         self.samples, self.record, self.augment, self.seed = samples, record, augment, seed
         self.max_pixels = max_pixels
+        self.resized = None if augment.whole else resized  # whole images take too much room
         self.side = math.inf if augment.whole else SHRUNK * max(record.image_size)
         self.cache: dict[int, Picture] = {}
         self.room = cache_bytes
@@ -105,14 +109,22 @@ class _Views(Dataset[_View]):
         """The upright image, its short side at most `SHRUNK` times the size unless it must be whole; kept while there is room."""
         if index in self.cache:
             return self.cache[index]
-        image = open_picture(self.samples[index].source, self.record.channels, self.max_pixels)
-        if (scale := self.side / min(image.size)) < 1:
-            size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
-            image = image.resize(size, Image.Resampling.BICUBIC, reducing_gap=2.0)
+        source = self.samples[index].source
+        if self.resized is None:
+            image = self._shrunk(source)
+        else:  # the limit is among the settings, for an image that another run's limit let pass
+            image = self.resized.image(source, f"{self.side}-{self.record.channels}-{self.max_pixels}", self._shrunk)
         bytes_ = (4 * self.record.channels if isinstance(image, Bands) else 3) * image.width * image.height
         if bytes_ <= self.room:
             self.cache[index] = image
             self.room -= bytes_
+        return image
+
+    def _shrunk(self, source: ImageSource) -> Picture:
+        image = open_picture(source, self.record.channels, self.max_pixels)
+        if (scale := self.side / min(image.size)) < 1:
+            size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+            image = image.resize(size, Image.Resampling.BICUBIC, reducing_gap=2.0)
         return image
 
 
@@ -204,6 +216,7 @@ def training_batches(
     outputs: int | None = None,
     positions: Sequence[int] | None = None,
     repeats: int = 1,
+    resized: Resized | None = None,
 ) -> Iterator[Batch]:
     """Batches of augmented views for ``steps`` (a range, so that a resumed run goes on where it stopped).
 
@@ -211,6 +224,7 @@ def training_batches(
         outputs: the number of classes of multi-label data; None where each image has one class.
         positions: in the global batch of ``batch_size``, which of its examples are wanted; None: all.
         repeats: how often an image is in a batch, see `repeats`.
+        resized: where decoded images are kept between runs; changes no view.
 
     Raises:
         UserError: a file that cannot be decoded any more.
@@ -220,7 +234,7 @@ def training_batches(
     with warnings.catch_warnings():  # torch advises on the number of workers, which the user chose
         warnings.filterwarnings("ignore", message="This DataLoader will create")
         loader: DataLoader[_Stacked] = DataLoader(
-            _Views(samples, record, augment, seed, CACHE_BYTES // max(1, workers), max_pixels),  # type: ignore[arg-type]
+            _Views(samples, record, augment, seed, CACHE_BYTES // max(1, workers), max_pixels, resized),  # type: ignore[arg-type]
             batch_sampler=_Stream(len(samples), batch_size, steps, seed, wanted, repeats),
             num_workers=workers,
             collate_fn=_collate,

@@ -13,6 +13,7 @@ from vitkit.config import UserError, override, read_json
 from vitkit.data.bands import MAX_CHANNELS
 from vitkit.data.download import without_secrets
 from vitkit.data.pixels import FITS, MAX_PIXELS
+from vitkit.data.resized import check_size
 from vitkit.evals import multilabel
 from vitkit.evals.classify import METRICS
 from vitkit.models.vit import ViTConfig
@@ -48,6 +49,7 @@ class Arguments:
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # fields of FinetuneRecipe
     overrides: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # of the loaded model
     plan: str | None = None  # a run whose plan is used again
+    resized_cache: float = 0.0  # GB of decoded training images that may be kept on disk; never changes the result
     track: tuple[str, ...] = ()  # programs that get the run's numbers beside metrics.jsonl
 
     def as_python(self) -> str:
@@ -100,6 +102,7 @@ def check_arguments(arguments: Arguments) -> None:
         raise UserError(f"--max-pixels must be at least 1, got {arguments.max_pixels}.")
     if arguments.workers < 0:
         raise UserError(f"--workers must not be negative, got {arguments.workers}.")
+    check_size(arguments.resized_cache)
     if arguments.train != "all" and arguments.model is None:
         raise UserError(f"--train {arguments.train} needs weights to keep: name a --model.")
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from vitkit.checkpoint import TrainState, has_checkpoint, load_checkpoint
 from vitkit.console import Console
 from vitkit.data.loader import training_batches
+from vitkit.data.resized import open_resized
 from vitkit.finetuning.arguments import Arguments
 from vitkit.finetuning.balance import Balance
 from vitkit.finetuning.data import TaskData
@@ -62,9 +63,12 @@ def run_training(
         workers=arguments.workers,
         outputs=data.task.outputs,
         max_pixels=arguments.max_pixels,
+        resized=open_resized(arguments.resized_cache, console.warn),
     )
     validation = Validation(plan, data.splits.val, data.task, arguments, trainable.config, console)
     with RunLog(run, config, state.step, validation, f"vit finetune --resume {run}", console, arguments.track) as hooks:
         validation.go_on(hooks.evaluations)
         train(state, config, data.task.objective(plan.recipe.smoothing, balance.weights), batches, hooks)
+    if spent := hooks.describe_time():
+        console.say(f"trained   {spent}")
     return state, hooks

@@ -71,6 +71,7 @@ def finetune(
     settings: Mapping[str, Any] | None = None,
     overrides: Mapping[str, Any] | None = None,
     plan: str | Path | None = None,
+    resized_cache: float = 0.0,
     track: Sequence[str] = (),
     resume: str | Path | None = None,
     command: str | None = None,
@@ -105,6 +106,7 @@ def finetune(
         settings: fields of `FinetuneRecipe` to change.
         overrides: of the loaded model, see `vitkit.load`.
         plan: a finished run whose plan (split, recipe, every choice made by timing or memory) is used again.
+        resized_cache: GB of decoded training images that may be kept on disk for later runs; never changes the result.
         track: programs that get the run's numbers beside ``metrics.jsonl``: tensorboard, wandb, mlflow.
         resume: a stopped run to go on with; all other arguments are read from it.
         command: the command line, for the report.
@@ -136,6 +138,7 @@ def finetune(
         settings=dict(settings or {}),
         overrides=dict(overrides or {}),
         plan=absolute(plan),
+        resized_cache=resized_cache,
         track=tuple(track),
     )
     if launched_rank() is not None:

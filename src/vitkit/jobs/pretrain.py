@@ -26,6 +26,7 @@ from vitkit.checkpoint import has_checkpoint, load_checkpoint
 from vitkit.config import UserError, did_you_mean, from_dict, read_json
 from vitkit.console import Console, percent
 from vitkit.data.loader import spare_cores
+from vitkit.data.resized import check_size, open_resized
 from vitkit.datasets.book import pinned
 from vitkit.engines.eager import EagerEngine
 from vitkit.evals.scoring import outputs_of, rows, score_samples
@@ -74,6 +75,7 @@ def pretrain(
     began: float | None = None,
     parallel: str = "ddp",
     rank_timeout: float = PATIENCE,
+    resized_cache: float = 0.0,
     track: Sequence[str] = (),
     console: Console | None = None,
 ) -> PretrainResult:
@@ -95,6 +97,7 @@ def pretrain(
         parallel: ``ddp``, every rank has the whole model, or ``fsdp2``, each has a part of every tensor; never changes the
             result, nor must a resumed run say the same.
         rank_timeout: seconds after which ranks that wait for another one name it and end the run.
+        resized_cache: GB of decoded training images that may be kept on disk for later runs; never changes the result.
         track: programs that get the run's numbers beside ``metrics.jsonl``: tensorboard, wandb, mlflow.
 
     Raises:
@@ -109,6 +112,7 @@ def pretrain(
     if launched_rank():  # ranks after the first one only speak up when something is wrong
         console = Console(out=open(os.devnull, "w"), err=open(os.devnull, "w"))  # noqa: SIM115, until the process ends
     check_trackers(track)
+    check_size(resized_cache)
     how = _How(parallel == "fsdp2", rank_timeout, tuple(track))
     if resume is not None:
         given = (recipe, data, out, settings or None, budget, plan)
@@ -122,6 +126,8 @@ def pretrain(
             return PretrainResult(run, run / "model", run / "report.html", found)
         if workers is not None:
             arguments = dataclasses.replace(arguments, workers=workers)
+        if resized_cache:
+            arguments = dataclasses.replace(arguments, resized_cache=resized_cache)
         with claimed(run) if _writes() else contextlib.nullcontext():
             return _run(run, arguments, command, began, how, console)
     if recipe is None:
@@ -144,6 +150,7 @@ def pretrain(
         spare_cores(ranks_here()) if workers is None else workers,
         budget,
         None if planned is None else str(planned),
+        resized_cache,
     )
     check_plan(arguments)
     command = command or arguments.as_python()
@@ -267,7 +274,10 @@ def _train(
     if how.sharded:
         _check_rounds(plan, state.microbatch_size, world)
     left = range(state.step, plan.steps)
-    batches = batches_of(recipe, data, plan.batch_size, left, arguments.workers, world, plan.microbatch_size)
+    batches = batches_of(
+        recipe, data, plan.batch_size, left, arguments.workers, world, plan.microbatch_size,
+        open_resized(arguments.resized_cache, console.warn),
+    )  # fmt: skip
     resume = f"vit pretrain --resume {run}" + (" --parallel fsdp2" if how.sharded else "")
     watch = _Watch(recipe, model.config, data, plan, world, console)
     with RunLog(run, plan, state.step, watch, resume, console, how.track, world) as log:

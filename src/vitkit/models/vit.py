@@ -265,7 +265,9 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         B, N, D = x.shape
-        q, k, v = self.qkv(x).reshape(B, N, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)  # each (B, K, N, d)
+        qkv = self.qkv(x).reshape(B, N, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)  # (3, B, K, N, d)
+        # Plain products would copy each operand of another layout for itself, forward and backward.
+        q, k, v = qkv if self.fused else qkv.contiguous()  # each (B, K, N, d)
         dropout = self.attention_dropout if self.training else 0.0
         if self.fused:
             added = None if self.relative is None else self.position_logits(q * q.shape[-1] ** -0.5)

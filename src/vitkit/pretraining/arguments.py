@@ -25,6 +25,7 @@ class PretrainArguments:
     workers: int = 1  # never changes the result
     budget: float | None = None  # seconds that the whole command may take
     plan: str | None = None  # a run whose plan is repeated
+    resized_cache: float = 0.0  # GB of decoded training images that may be kept on disk; never changes the result
 
     def as_python(self) -> str:
         """The call that asks for the same run."""

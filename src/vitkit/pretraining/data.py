@@ -11,6 +11,7 @@ from vitkit.console import Console
 from vitkit.data.audit import digest
 from vitkit.data.loader import Batch, training_batches
 from vitkit.data.mixing import draw_mix, mix_part, one_hot, part_with_neighbour
+from vitkit.data.resized import Resized
 from vitkit.data.sources import Sample, Source
 from vitkit.datasets.book import read_data
 from vitkit.parallel.world import ALONE, World
@@ -76,6 +77,7 @@ def batches_of(
     workers: int,
     world: World = ALONE,
     together: int = 1,
+    resized: Resized | None = None,
 ) -> Iterator[Batch]:
     """This rank's part of the batches for ``steps``, see `World.part`; views and mixing as the recipe says."""
     own = world.part(batch_size, together)
@@ -90,6 +92,7 @@ def batches_of(
         workers=workers,
         positions=part_with_neighbour(batch_size, own.start, own.stop) if mixes else own,
         repeats=recipe.repeats,
+        resized=resized,
     )
     return _mixed(recipe, len(data.source.classes), batches, steps) if mixes else batches
 
