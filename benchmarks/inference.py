@@ -2,7 +2,7 @@
 
     python benchmarks/inference.py [--quick] [--rounds 15] [--seconds 0.15] [--others-seconds S] [--sizes Ti,S,B]
                                    [--batches 1,8,32] [--sides 'timm-*,vitkit-*'] [--jax PYTHON] [-o runs/inference]
-    python benchmarks/inference.py --prepare        write the models, outside the time of a measurement
+    python benchmarks/inference.py --prepare        write the models and fill the caches, before the time of a measurement
     python benchmarks/inference.py --markdown runs/inference/rounds.csv ...
 
 Nine cells: ViT-Ti/16, S/16, B/16 at 224 pixels, random weights, batches of 1, 8 and 32. Each side is a process of its own, told to
@@ -45,7 +45,7 @@ PEAKS = ("peak-fp32", "peak-bf16", "peak-int8")
 FIELDS = (
     "size", "batch", "round", "side", "precision", "kind", "library", "rate", "seconds", "difference", "mb", "notes",
 )  # fmt: skip
-GFLOP = {"Ti": 2.507, "S": 9.203, "B": 35.128}  # of one image: twice `vitkit.analysis.flops.forward_macs` at 224
+GFLOP = {"Ti": 2.5074, "S": 9.1978, "B": 35.1277}  # of one image: twice `vitkit.analysis.flops.forward_macs` at 224
 REST, WARM, SHORT = 0.02, 0.05, 0.1  # seconds between sides; of warm-up, where a batch takes less than SHORT
 SPARE_MB = 2500  # memory below which no side is started any more
 Row = Mapping[str, Any]
@@ -58,7 +58,8 @@ def precision_of(side: str) -> str:
 def start(name: str, work: Path, jax: str | None) -> Side:
     python = jax if name.startswith("jax") and jax else sys.executable
     script = str(Path(__file__).with_name("sides.py"))
-    return Side(name, [python, script, name], work / "logs", TORCHINDUCTOR_CACHE_DIR=str(work / "inductor"))
+    caches = {"TORCHINDUCTOR_CACHE_DIR": str(work / "inductor"), "VITKIT_CACHE": str(work / "cache")}
+    return Side(name, [python, script, name], work / "logs", **caches)
 
 
 def prepare(work: Path, sizes: Sequence[str]) -> None:
@@ -162,9 +163,12 @@ def run(given: argparse.Namespace) -> Path:
             side.close()
     facts = {**machine(), "rounds": given.rounds, "seconds": given.seconds, "left_out": left_out}
     (out / "machine.json").write_text(json.dumps(facts, indent=2) + "\n")
+    cells: dict[tuple[str, str], list[str]] = {}
     for cell, reasons in left_out.items():
-        for name, reason in reasons.items():
-            print(f"left out of {cell}: {name}: {reason}")
+        for pair in reasons.items():
+            cells.setdefault(pair, []).append(cell)
+    for (name, reason), where in cells.items():
+        print(f"left out of {', '.join(where)}: {name}: {reason}")
     return path
 
 
@@ -297,7 +301,8 @@ def main() -> None:
     if given.quick:
         given.rounds, given.sizes, given.cells = 3, ["Ti", "B"], [("Ti", 1), ("Ti", 8), ("B", 8)]
     if given.prepare:
-        prepare(Path(given.work), given.sizes)
+        given.rounds, given.out = 0, f"{given.out}-prepare"
+        run(given)
         return
     found = summarise(read(given.markdown or [run(given)]))
     print(markdown(found), goals(found), sep="\n\n")

@@ -6,6 +6,7 @@ random weights in every library's format. numpy only at the top: JAX may be in a
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import importlib.util
 import os
@@ -291,7 +292,7 @@ class Peak:
             return lambda: torch.ops.onednn.qlinear_pointwise(x, 1.0, 128, packed, ones, zeros, *rest)
         dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
         x = x.to(dtype)
-        packed = torch.ops.mkldnn._reorder_linear_weight(w.to(dtype).to_mkldnn(), rows)
+        packed = torch.ops.mkldnn._reorder_linear_weight(w.to(dtype), rows)
         return lambda: torch.ops.mkldnn._linear_pointwise(x, packed, None, "none", [], "")
 
     def rate(self, seconds: float) -> float:
@@ -406,7 +407,8 @@ def prepare(folder: Path, size: str) -> None:
 
         ov.save_model(ov.convert_model(made, example_input=images), folder / "openvino.xml", compress_to_fp16=False)
     if importlib.util.find_spec("onnx"):
-        made.set_fused_attn(False) if hasattr(made, "set_fused_attn") else None
+        for block in made.blocks:
+            block.attn.fused_attn = False  # exported as two products and a softmax, which ONNX Runtime knows to fuse
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             torch.onnx.export(
@@ -420,8 +422,20 @@ def prepare(folder: Path, size: str) -> None:
     (folder / "ready").touch()
 
 
+def early(name: str) -> None:
+    """Import what the side needs before it is asked, while others import theirs."""
+    library = name.split("-")[0]
+    if library in ("timm", "transformers", "torchvision"):
+        mend_torchvision()
+    modules = {"peak": ["torch"], "vitkit": ["torch", "vitkit.jobs.load"], "transformers": ["transformers.models.vit"]}
+    for module in modules.get(library, [library]):
+        with contextlib.suppress(ImportError):  # the load says so
+            importlib.import_module(module)
+
+
 if __name__ == "__main__":
     if sys.argv[1] == "--prepare":
         prepare(Path(sys.argv[2]), sys.argv[3])
     else:
+        early(sys.argv[1])
         serve(Serving(sys.argv[1]))

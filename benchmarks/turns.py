@@ -66,12 +66,14 @@ class Side:
 
     def close(self) -> None:
         """End it."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
         with contextlib.suppress(OSError, subprocess.TimeoutExpired):
-            assert self.process.stdin is not None
             self.process.stdin.close()
             self.process.wait(10)
         self.process.kill()
         self.process.wait()
+        self.process.stdout.close()
 
 
 def serve(answer: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
