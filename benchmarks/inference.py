@@ -55,6 +55,18 @@ def precision_of(side: str) -> str:
     return side.rpartition("-")[2]
 
 
+def chosen(names: Sequence[str], patterns: str) -> list[str]:
+    """The base, and what matches a pattern and none that begins with ``!``."""
+    every = patterns.split(",")
+    without = [pattern[1:] for pattern in every if pattern.startswith("!")]
+    only = [pattern for pattern in every if not pattern.startswith("!")] or ["*"]
+    return [
+        name
+        for name in names
+        if name == BASE or (any(fnmatch(name, p) for p in only) and not any(fnmatch(name, p) for p in without))
+    ]
+
+
 def start(name: str, work: Path, jax: str | None) -> Side:
     python = jax if name.startswith("jax") and jax else sys.executable
     script = str(Path(__file__).with_name("sides.py"))
@@ -128,7 +140,7 @@ def run(given: argparse.Namespace) -> Path:
     work, out = Path(given.work), Path(given.out)
     prepare(work, given.sizes)
     out.mkdir(parents=True, exist_ok=True)
-    wanted = [name for name in (*MAIN, *OTHERS) if name == BASE or any(fnmatch(name, p) for p in given.sides)]
+    wanted = chosen((*MAIN, *OTHERS), given.sides)
     sides = {name: start(name, work, given.jax) for name in wanted}
     peaks = {name: start(name, work, None) for name in PEAKS}
     left_out: dict[str, dict[str, str]] = {}
@@ -289,14 +301,14 @@ def main() -> None:
     parser.add_argument("--others-seconds", type=float, help="of each cell, for sides that only document")
     parser.add_argument("--sizes", default="Ti,S,B")
     parser.add_argument("--batches", default="1,8,32")
-    parser.add_argument("--sides", default="*", help="patterns, comma-separated")
+    parser.add_argument("--sides", default="*", help="patterns, comma-separated; !PATTERN leaves out")
     parser.add_argument("--jax", metavar="PYTHON", help="an interpreter with jax and numpy; default: this one")
     parser.add_argument("--work", default="runs/inference-models", help="models in every format; kept")
     parser.add_argument("-o", "--out", default="runs/inference")
     parser.add_argument("--prepare", action="store_true")
     parser.add_argument("--markdown", nargs="+", metavar="CSV", type=Path, help="measure nothing, print the tables")
     given = parser.parse_args()
-    given.sizes, given.sides = given.sizes.split(","), given.sides.split(",")
+    given.sizes = given.sizes.split(",")
     given.cells = [(size, int(batch)) for size in given.sizes for batch in given.batches.split(",")]
     if given.quick:
         given.rounds, given.sizes, given.cells = 3, ["Ti", "B"], [("Ti", 1), ("Ti", 8), ("B", 8)]
