@@ -82,7 +82,7 @@ def one(what: str, engine: str, model: Path, images: Path) -> dict[str, float]:
     if what == "predict":
         count = vitkit.predict(bundle, [images], out=out, console=quiet).written
     else:
-        samples = [Sample(path, 0) for path in find_images(images)]
+        samples = [Sample(path.name, path, 0) for path in find_images(images)]
         count = len(compute_features(bundle, samples, quiet, "features").features)
     seconds = time.perf_counter() - began
     return {"images": count, "rate": count / seconds, "seconds": seconds, "mb": peak_mb()}
