@@ -112,11 +112,11 @@ def torchvision_side(cell: Cell) -> Loaded:
     if cell.size != "B":
         raise SideError(f"torchvision has no ViT-{cell.size}/16")
     mend_torchvision()
+    import torch
     import torchvision
-    from safetensors.torch import load_file
 
     model = torchvision.models.vit_b_16()
-    model.load_state_dict(load_file(cell.folder / "torchvision.safetensors"))
+    model.load_state_dict(torch.load(cell.folder / "torchvision.pth", weights_only=True))
     return Loaded(in_torch(model.eval()), version("torchvision", "torch"))
 
 
@@ -398,7 +398,7 @@ def prepare(folder: Path, size: str) -> None:
     convert(folder / "bundle", folder / "timm.safetensors", to="timm", force=True)
     convert(folder / "bundle", folder / "huggingface", to="huggingface", force=True)
     if size == "B":
-        convert(folder / "bundle", folder / "torchvision.safetensors", to="torchvision", force=True)
+        convert(folder / "bundle", folder / "torchvision.pth", to="torchvision", force=True)
     made = timm_model(folder, size)
     np.savez(folder / "weights.npz", **{name: tensor.numpy() for name, tensor in made.state_dict().items()})
     images = torch.from_numpy(np.load(folder / "images.npy")[:2])
