@@ -13,7 +13,7 @@ import os
 import sys
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -23,7 +23,7 @@ import numpy as np
 
 from turns import SideError, peak_mb, serve
 
-__all__ = ["PEERS", "TIMM", "mend_torchvision", "timm_model"]
+__all__ = ["PEERS", "TIMM", "calibrate_once", "mend_torchvision", "timm_model"]
 
 Array = np.ndarray[Any, Any]
 Run = Callable[[Array], Array]
@@ -251,6 +251,22 @@ def jax_side(cell: Cell) -> Loaded:
 _ENGINES: dict[tuple[Path, str, str], Any] = {}  # an engine serves every batch size
 
 
+def calibrate_once(model: Path, images: Sequence[Array]) -> None:
+    """Ranges for int8 of images (C, H, W), kept with the model; sides that need them wait for the first."""
+    import io
+
+    from filelock import FileLock
+    from vitkit.engines.calibration import calibrate, find_calibration, write_calibration
+
+    from vitkit.console import Console
+    from vitkit.jobs.load import load
+
+    with FileLock(model.with_name("calibration.lock")):
+        bundle = load(model)
+        if find_calibration(bundle) is None:
+            write_calibration(bundle, calibrate(bundle, images, Console(io.StringIO(), io.StringIO())))
+
+
 def vitkit_side(engine: str, precision: str, cell: Cell) -> Loaded:
     """An engine of vitkit through its public interface."""
     from vitkit.engines.book import ENGINES, missing, precisions
@@ -264,6 +280,8 @@ def vitkit_side(engine: str, precision: str, cell: Cell) -> Loaded:
     from vitkit.jobs.load import load
 
     key = (cell.folder, engine, precision)
+    if precision == "int8":
+        calibrate_once(cell.folder / "bundle", list(np.load(cell.folder / "images.npy")))
     if key not in _ENGINES:
         _ENGINES.clear()
         _ENGINES[key] = load(cell.folder / "bundle", engine=engine, precision=precision).run
