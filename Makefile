@@ -34,7 +34,12 @@ format: setup  ## rewrite the code in the project's style
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: setup  ## measure; needs the shared data (see CONTRIBUTING)
+bench: setup  ## measure beside other libraries, over an hour; needs the shared data (see CONTRIBUTING)
+	$(BIN)/python benchmarks/inference.py
+	$(BIN)/python benchmarks/pipeline.py
+	$(BIN)/python benchmarks/tokens.py --engines tuned
+	$(BIN)/python benchmarks/scaling.py --engines auto
+	$(BIN)/python benchmarks/plots.py
 	$(BIN)/python benchmarks/training_speed.py
 
 docs: setup  ## check that the documentation's links and commands are real
