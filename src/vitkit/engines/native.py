@@ -23,7 +23,7 @@ from torch import Tensor
 from vitkit.data.cache import cache_folder
 from vitkit.models.vit import Block, ViTConfig
 
-__all__ = ["NativeBlock", "NativeProduct", "native_missing"]
+__all__ = ["NativeBlock", "NativeProduct", "compiled", "native_missing"]
 
 SOURCE = Path(__file__).with_name("block.c")
 FLAGS = ("-O3", "-march=native", "-fopenmp", "-fPIC", "-shared")
@@ -31,6 +31,7 @@ KINDS = {torch.float32: "f32", torch.bfloat16: "bf16"}
 NEEDS = {torch.float32: ("avx512_f",), torch.bfloat16: ("avx512_f", "avx512_bw", "avx512_bf16")}
 AGREE = {torch.float32: 1e-5, torch.bfloat16: 3e-2}
 AFTER = ("none", "gelu_erf", "gelu_tanh", "gelu_quick", "gated")  # in the order of block.c
+STEP = {torch.float32: 1, torch.bfloat16: 2, torch.int8: 4}  # inputs that a product takes at once
 LANES, PANEL = 16, 64  # numbers in a register, outputs in a panel of weights
 SECONDS = 120.0  # that a compiler may take
 
@@ -98,9 +99,9 @@ def _agrees(dtype: torch.dtype) -> bool:
 
 
 def panels(weight: Tensor, dtype: torch.dtype) -> Tensor:
-    """Weights (O, I) as block.c reads them: 64 outputs after one another, (I, 64), in bf16 (I / 2, 64, 2)."""
+    """Weights (O, I) as block.c reads them: 64 outputs after one another, (I, 64), bf16 (I / 2, 64, 2), int8 (I / 4, 64, 4)."""
     O, I = weight.shape
-    whole, step = O - O % PANEL, 2 if dtype == torch.bfloat16 else 1
+    whole, step = O - O % PANEL, STEP[dtype]
     turned = []
     for part, wide in ((weight[:whole], PANEL), (weight[whole:], max(O - whole, 1))):
         panel = part.detach().to(dtype).reshape(len(part) // wide, wide, I // step, step)
@@ -188,13 +189,23 @@ def _functions(dtype: torch.dtype) -> tuple[Any, Any, Any]:
 
 @functools.cache
 def _library() -> ctypes.CDLL:
-    """The compiled file, made where it is not there or not whole."""
+    return compiled(SOURCE)
+
+
+def compiled(source: Path) -> ctypes.CDLL:
+    """The compiled file, made where it is not there or not whole. A ``source`` may include `SOURCE`.
+
+    Raises:
+        OSError, SubprocessError, RuntimeError: there is no compiler, or it fails, or what it makes cannot be loaded.
+    """
     compiler = _compiler()
     version = subprocess.run([*compiler, "--version"], capture_output=True, timeout=SECONDS, check=True).stdout
     able = repr(sorted(torch.cpu.get_capabilities().items())).encode()
-    key = hashlib.sha256(b"\0".join([SOURCE.read_bytes(), version, able, repr((compiler, FLAGS)).encode()]))
+    key = hashlib.sha256(
+        b"\0".join([SOURCE.read_bytes(), source.read_bytes(), version, able, repr((compiler, FLAGS)).encode()])
+    )
     folder = cache_folder() / "native"
-    path = folder / f"block-{key.hexdigest()[:24]}.so"
+    path = folder / f"{source.stem}-{key.hexdigest()[:24]}.so"
     try:
         if _whole(path):
             return ctypes.CDLL(str(path))
@@ -202,10 +213,10 @@ def _library() -> ctypes.CDLL:
         pass  # made anew
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        return _compile(compiler, folder, path)
+        return _compile(compiler, source, folder, path)
     except OSError:  # a place that cannot be written: for this process only
         with tempfile.TemporaryDirectory() as own:
-            return _compile(compiler, Path(own), Path(own) / path.name)
+            return _compile(compiler, source, Path(own), Path(own) / path.name)
 
 
 def _compiler() -> list[str]:
@@ -216,15 +227,15 @@ def _compiler() -> list[str]:
     raise OSError("no C compiler is found (cc, gcc, clang or what $CC says)")
 
 
-def _compile(compiler: list[str], folder: Path, path: Path) -> ctypes.CDLL:
+def _compile(compiler: list[str], source: Path, folder: Path, path: Path) -> ctypes.CDLL:
     """Compile into ``folder``, whole under its name or not at all, and load. Several processes may do so at once."""
     with tempfile.TemporaryDirectory(dir=folder) as own:
         made = Path(own) / path.name
         found = subprocess.run(
-            [*compiler, *FLAGS, "-o", str(made), str(SOURCE)], capture_output=True, text=True, timeout=SECONDS
+            [*compiler, *FLAGS, "-o", str(made), str(source)], capture_output=True, text=True, timeout=SECONDS
         )
         if found.returncode:
-            raise RuntimeError(f"{compiler[0]} could not compile {SOURCE.name}: {found.stderr.strip()}")
+            raise RuntimeError(f"{compiler[0]} could not compile {source.name}: {found.stderr.strip()}")
         mark = made.with_suffix(".sha256")
         mark.write_text(hashlib.sha256(made.read_bytes()).hexdigest(), encoding="ascii")
         os.replace(made, path)

@@ -20,12 +20,22 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vitkit.config import UserError
+from vitkit.engines.native_int8 import Layer, NativeBlock8, Parts, native8_missing
 from vitkit.engines.private_int8 import LEVELS, Packed, Steps, added_product, missing, pack, product, to_steps
 from vitkit.engines.private_ops import Product, bf16_missing
 from vitkit.exporters.graph import Range
 from vitkit.models.vit import Attention, Block, Mlp, VisionTransformer
 
-__all__ = ["FloatLinear", "QuantisedBlock", "imitate", "quantise", "quantised_weight", "smoothed", "steps_of"]
+__all__ = [
+    "CompiledBlock",
+    "FloatLinear",
+    "QuantisedBlock",
+    "imitate",
+    "quantise",
+    "quantised_weight",
+    "smoothed",
+    "steps_of",
+]
 
 HIGHEST = 127  # of a weight: symmetric, so that no zero is to be subtracted
 
@@ -105,6 +115,7 @@ def quantise(
     *,
     attention: torch.dtype | None = None,
     read: int | None = None,
+    native: bool | None = None,
 ) -> VisionTransformer:
     """A copy of a model whose blocks multiply in 8 bits where a Linear has a range.
 
@@ -113,11 +124,14 @@ def quantise(
         attention: bfloat16 or float32, of attention's own two products and of the blocks' other layers; None: bfloat16 where this
             processor multiplies it.
         read: how many tokens come out of the last block, for a caller that reads no others; None: all.
+        native: by blocks that are compiled for this processor, else by PyTorch's operators; None: where `native8_missing` is empty.
 
     Raises:
         UserError: 8-bit products cannot be computed here.
     """
-    if reason := missing():
+    if native is None:
+        native = attention is None and not native8_missing(model.config)
+    if not native and (reason := missing()):
         raise UserError(f"int8 cannot be computed by PyTorch here: {reason}. Use --precision fp32 or bf16.")
     if attention is None:
         attention = torch.float32 if bf16_missing() else torch.bfloat16
@@ -132,9 +146,47 @@ def quantise(
             if name.startswith(f"blocks.{index}.")
         }
         if own:
-            last = index == len(model.blocks) - 1
-            blocks[index] = QuantisedBlock(block, own, rows, attention, read if last else None)
+            out = read if index == len(model.blocks) - 1 else None
+            if native:
+                blocks[index] = CompiledBlock(NativeBlock8(_parts(block, own), out or rows))
+            else:
+                blocks[index] = QuantisedBlock(block, own, rows, attention, out)
     return made
+
+
+class CompiledBlock(nn.Module):
+    """A block in C as a module."""
+
+    def __init__(self, block: NativeBlock8) -> None:
+        super().__init__()
+        self.block = block
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.block(x.float())
+
+
+def _parts(block: Block, ranges: Mapping[str, Range]) -> Parts:
+    """A block's numbers, with the scales of queries and branches in the weights."""
+    attn, mlp = block.attn, block.mlp
+    D = attn.qkv.in_features
+    query = torch.ones(3 * D)
+    query[:D] = (D // attn.num_heads) ** -0.5
+    layers = {}
+    for name, linear, scale in (
+        ("attn.qkv", attn.qkv, query),
+        ("attn.proj", attn.proj, block.layer_scale1),
+        ("mlp.fc1", mlp.fc1, None),
+        ("mlp.fc2", mlp.fc2, block.layer_scale2),
+    ):
+        weight, bias = _with_scale(linear, scale)
+        bias = weight.new_zeros(len(weight)) if bias is None else bias
+        limits = ranges.get(name)
+        if limits is None:
+            layers[name.partition(".")[2]] = Layer(weight, None, bias, None)
+        else:
+            layers[name.partition(".")[2]] = Layer(*quantised_weight(weight), bias, steps_of(limits))
+    after = "gated" if mlp.gated else f"gelu_{mlp.gelu}"
+    return Parts(block.norm1, block.norm2, layers, attn.num_heads, mlp.fc2.in_features, after)
 
 
 class _Linear:
@@ -242,9 +294,13 @@ class _Mlp(nn.Module):
 
 
 def _scaled(linear: nn.Linear, scale: Tensor | None, limits: Range | None, rows: int, dtype: torch.dtype) -> _Linear:
-    """A linear layer whose outputs are multiplied by ``scale`` (O,)."""
+    return _Linear(*_with_scale(linear, scale), limits, rows, dtype)
+
+
+def _with_scale(linear: nn.Linear, scale: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """Weight and bias of a linear layer whose outputs are multiplied by ``scale`` (O,)."""
     weight, bias = linear.weight.detach(), None if linear.bias is None else linear.bias.detach()
-    if scale is not None:
-        scale = scale.detach()
-        weight, bias = weight * scale[:, None], None if bias is None else bias * scale
-    return _Linear(weight, bias, limits, rows, dtype)
+    if scale is None:
+        return weight, bias
+    scale = scale.detach()
+    return weight * scale[:, None], None if bias is None else bias * scale
