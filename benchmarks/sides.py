@@ -256,9 +256,9 @@ def calibrate_once(model: Path, images: Sequence[Array]) -> None:
     import io
 
     from filelock import FileLock
-    from vitkit.engines.calibration import calibrate, find_calibration, write_calibration
 
     from vitkit.console import Console
+    from vitkit.engines.calibration import calibrate, find_calibration, write_calibration
     from vitkit.jobs.load import load
 
     with FileLock(model.with_name("calibration.lock")):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import glob
 import io
 import json
@@ -21,6 +22,7 @@ from vitkit.console import Console
 from vitkit.data.containers import ImageSource
 from vitkit.data.pixels import IMAGE_SUFFIXES, MAX_PIXELS, ImageError
 from vitkit.data.sources import TABLE_SUFFIXES, find_images, read_images
+from vitkit.engines.book import AUTO
 from vitkit.engines.ready import Ready, keep_ready, open_ready, ready
 from vitkit.engines.stream import stream as compute
 
@@ -78,10 +80,12 @@ def predict(
         raise UserError(f"{out} is one of the files to predict on; it would be overwritten. Choose another -o.")
     for what, count in ignored.items():
         console.warn(f"left out of the folders: {count} {what}")
-    opened = ready(model) if isinstance(model, Bundle) else _open(model, engine, precision, overrides or {})
+    opened = _open(model, engine, precision, overrides or {})
     for note in opened.notes:
         console.warn(note)
-    console.say(f"engine: {opened.engine.facts.describe()}")
+    facts = opened.engine.facts
+    if facts.precision != "fp32":
+        console.say(f"engine: {facts.describe()}: answers may differ from those of float32")
     answers = opened.answers
     top = min(top, answers.num_classes)
     columns = _Columns(top, answers.task == MULTI, answers.unknown is not None)
@@ -108,14 +112,20 @@ def predict(
     else:
         written = _write_file(results(), Path(out), columns)
         _list_skipped(Path(out), skipped)
-        console.say(f"wrote {out}: {written} predicted, {len(skipped)} skipped")
+        console.say(f"wrote {out}: {written} predicted, {len(skipped)} skipped; by {facts.describe()}")
     if not written:
         raise UserError(f"none of the {len(skipped)} files can be used, the first: {skipped[0][0]}: {skipped[0][1]}.")
     return PredictResult([], written, skipped)
 
 
-def _open(model: str | Path, engine: str, precision: str, overrides: dict[str, Any]) -> Ready:
+def _open(model: str | Path | Bundle, engine: str, precision: str, overrides: dict[str, Any]) -> Ready:
     """A model that was opened with the same words before is not loaded again where a wrapped runtime computes it."""
+    if isinstance(model, Bundle):
+        if (engine, precision) == (AUTO, AUTO):
+            return ready(model)
+        from vitkit.engines.book import make_engine
+
+        return ready(dataclasses.replace(model, run=make_engine(model, engine, precision)))
     if found := open_ready(model, engine, precision, overrides):
         return found
     from vitkit.jobs.load import load
