@@ -41,6 +41,10 @@ FORMAT_VERSION = 2  # the newest read; each bundle is written in the oldest that
 OLDEST = {SINGLE: 1, MULTI: 2}  # a reader of format 1 knows no task and would take a multi-label model's softmax
 
 
+Run: TypeAlias = "Callable[[Array], Outputs]"
+Maker: TypeAlias = "Callable[[Bundle], Run]"
+
+
 @dataclass(repr=False)
 class Bundle:
     """A model with all it takes to use it. ``run`` maps preprocessed images (B, C, H, W) to logits and features."""
@@ -54,10 +58,11 @@ class Bundle:
     training: Mapping[str, Any] = field(default_factory=dict)  # recipe, data, metrics: written beside the config
     notes: tuple[str, ...] = ()  # what loading assumed or found, for the user to read
     unknown: Unknown | None = None
-    run: Callable[[Array], Outputs] | None = None
+    run: Run | None = None
     task: str = SINGLE
     thresholds: tuple[float, ...] | None = None  # multi-label: of each class; None until they were chosen
     place: Path | None = None  # the folder or file that it was read from
+    _made: tuple[Maker, Any] | None = None  # what made `run`, and a sign of the weights then
 
     def __repr__(self) -> str:
         c = self.config
@@ -70,6 +75,16 @@ class Bundle:
     def config(self) -> ViTConfig:
         """The model's configuration."""
         return self.model.config
+
+    def run_by(self, make: Maker) -> None:
+        """Let ``make`` make `run`, now and again wherever the weights were changed since: engines hold forms of their own."""
+        self.run, self._made = make(self), (make, _sign(self.model))
+
+    def current_run(self) -> Run | None:
+        """`run`, of the weights as they are now. What is written through ``parameter.data`` is not noticed."""
+        if self._made is not None and self._made[1] != _sign(self.model):
+            self.run_by(self._made[0])
+        return self.run
 
     def require_preprocess(self) -> Preprocess:
         """The preprocessing record.
@@ -154,7 +169,9 @@ class Bundle:
         if not many:
             return []
         record, answers = self.require_preprocess(), self.answers
-        outputs = (self.run or self._run_model)(np.stack([to_planes(prepare(image, record)) for image in many]))
+        outputs = (self.current_run() or self._run_model)(
+            np.stack([to_planes(prepare(image, record)) for image in many])
+        )
         return [answers.answer(Outputs(*row), top) for row in zip(*outputs, strict=True)]
 
     def _run_model(self, images: Array) -> Outputs:
@@ -252,6 +269,14 @@ class Bundle:
             task=config.get("task", SINGLE),
             thresholds=tuple(map(float, thresholds)) if thresholds else None,
         )
+
+
+def _sign(model: VisionTransformer) -> list[tuple[int, int]]:
+    """Changes with every in-place operation on a weight, and with every weight that is replaced."""
+    found = []
+    for tensor in (*model.parameters(), *model.buffers()):
+        found.append((tensor.data_ptr(), -1 if tensor.is_inference() else tensor._version))
+    return found
 
 
 def unprepared(source: str) -> UserError:

@@ -68,6 +68,6 @@ def make_engine(bundle: Bundle, engine: str = AUTO, precision: str = AUTO, image
 
 
 def engine_of(bundle: Bundle) -> Engine:
-    """The engine that the bundle was loaded with; plain PyTorch where it was loaded with none."""
-    run: Any = bundle.run
-    return run if isinstance(run, Engine) else make_engine(bundle, "eager")
+    """The engine that the bundle was loaded with, else the one that ``auto`` is, for its weights as they are now."""
+    run: Any = bundle.current_run()
+    return run if isinstance(run, Engine) else make_engine(bundle)

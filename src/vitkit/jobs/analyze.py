@@ -170,7 +170,7 @@ def _survey(
 ) -> tuple[Surveyed, list[tuple[str, str]]]:
     """The model over the images that can be used, `BATCH` at a time, and the others with the reason."""
     record = bundle.require_preprocess()
-    engine = bundle.run if isinstance(bundle.run, EagerEngine) else EagerEngine(bundle.model)
+    engine = EagerEngine(bundle.model)
     survey = Survey(engine.model)
     skipped: list[tuple[str, str]] = []
     group: list[torch.Tensor] = []

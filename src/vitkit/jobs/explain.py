@@ -29,6 +29,7 @@ from vitkit.console import Console
 from vitkit.data.containers import ImageSource
 from vitkit.data.filenames import file_stems
 from vitkit.data.pixels import MAX_PIXELS, ImageError
+from vitkit.engines.book import engine_of
 from vitkit.engines.eager import EagerEngine
 from vitkit.evals.evidence import Evidence
 from vitkit.evals.map_check import MapCheck
@@ -119,7 +120,7 @@ def explain(
     asked = ask(bundle.model, method, layers, heads, residual, pool)
     work = _Work(bundle, asked, _target(bundle, method, target), max_pixels, strict, console)
     found = work.explanations(sources, workers)
-    checking = MapCheck(bundle, work.engine.model, asked, check, console)
+    checking = MapCheck(bundle, work.model, asked, check, console)
     if folder is None:
         explanations = [checking.kept(one) for one in found]
         checked, note = checking.run()
@@ -234,7 +235,8 @@ class _Work:
         self._bundle, self._asked, self._target = bundle, asked, target
         self._record, self._max_pixels = bundle.require_preprocess(), max_pixels
         self._strict, self._console = strict, console
-        self.engine = bundle.run if isinstance(bundle.run, EagerEngine) else EagerEngine(bundle.model)
+        self.model = EagerEngine(bundle.model).model  # that maps are recorded in, where it computes
+        self._engine = engine_of(bundle)  # that predicts, as for every command
 
     def explanations(self, sources: Sequence[tuple[str, Source]], workers: int) -> Iterator[Explanation]:
         """One of each usable image, in input order.
@@ -252,9 +254,10 @@ class _Work:
                 if isinstance(view, ImageError):
                     self._skip(name, view)
                     continue
-                engine = self.engine
                 try:
-                    yield explain_view(self._bundle, engine.model, engine, self._asked, self._target, name, stem, view)
+                    yield explain_view(
+                        self._bundle, self.model, self._engine, self._asked, self._target, name, stem, view
+                    )
                 except ImageError as error:
                     self._skip(name, error)
         if len(self.skipped) == len(sources):

@@ -30,5 +30,5 @@ def load(model: str | Path, *, engine: str = AUTO, precision: str = AUTO, **over
     """
     check_choice(engine, precision)
     bundle = load_model(model, **overrides)
-    bundle.run = make_engine(bundle, engine, precision)
+    bundle.run_by(lambda it: make_engine(it, engine, precision))
     return bundle
