@@ -94,10 +94,10 @@ def test_compiled_blocks_give_what_the_arithmetic_gives(kind: str, left: str) ->
     ranges = {name: limits for name, limits in seen(model).items() if not left or not name.endswith(left)}
     batch = images(model)
     wanted, real = outputs(imitate(model, ranges), batch), outputs(model, batch)
-    found = outputs(quantise(model, ranges), batch)
+    engine = quantise(model, ranges)
+    found = outputs(engine, batch)
     noise = (wanted - real).norm()
     assert (found - real).norm() < 2 * noise + 0.01 * real.norm()
-    engine = quantise(model, ranges)
     tokens = torch.randn(5, 16, 48, generator=torch.Generator().manual_seed(1))
     for block in engine.blocks:
         alone = [block(image[None].clone()) for image in tokens]
@@ -110,7 +110,9 @@ def test_without_a_compiler_blocks_are_pytorchs_operators(monkeypatch: pytest.Mo
     monkeypatch.setattr(quantised, "native8_missing", lambda _: "no C compiler is found")
     model = made()
     if missing():
-        with pytest.raises(UserError, match="int8 cannot be computed by PyTorch here: .* Use --precision fp32 or bf16"):
+        with pytest.raises(
+            UserError, match=r"int8 cannot be computed by PyTorch here: .* Use --precision fp32 or bf16"
+        ):
             quantise(model, seen(model))
         return
     assert all(isinstance(block, QuantisedBlock) for block in quantise(model, seen(model)).blocks)
