@@ -178,3 +178,11 @@ def test_reading_the_json_of_a_bundle_loads_no_torch_and_is_quick(tmp_path: Path
     loaded, seconds = loaded_by(code)
     assert "torch" not in loaded
     assert seconds < 0.5
+
+
+def test_predicting_imports_no_torch_until_a_model_is_loaded_by_it() -> None:
+    loaded, seconds = loaded_by(
+        "import vitkit.cli.main, vitkit.jobs.predict, vitkit.engines.openvino, vitkit.engines.onnxruntime"
+    )
+    assert "torch" not in loaded
+    assert seconds < 1.0

@@ -14,6 +14,7 @@ from vitkit.config import UserError
 from vitkit.data.cache import cache_folder
 from vitkit.data.pixels import Preprocess
 from vitkit.engines.places import KEY, candidates, engine_folder, fingerprint, make_once, write_whole
+from vitkit.jobs.convert import convert
 from vitkit.models.vit import VisionTransformer, ViTConfig
 from vitkit.zoo.load import load_model
 
@@ -41,7 +42,7 @@ def test_the_folder_is_beside_a_bundle_and_else_in_the_cache(tmp_path: Path) -> 
     assert candidates(load_model(place)) == (place / "engines" / key, cache_folder() / "engines" / key)
     adapted = load_model(place, image_size=(12, 8))
     assert engine_folder(adapted).name == fingerprint(adapted)[:KEY] != key
-    bare = load_model(place / "model.safetensors", num_heads=2, mean=(0.5,) * 3, std=(0.5,) * 3)
+    bare = load_model(convert(place, tmp_path / "timm", to="timm").files[0])
     assert engine_folder(bare).parent == cache_folder() / "engines"
 
 

@@ -17,7 +17,9 @@ from PIL import Image
 
 from vitkit.bundle import Bundle
 from vitkit.data.pixels import Preprocess
+from vitkit.engines.places import engine_folder
 from vitkit.engines.ready import keep_ready, open_ready, ready
+from vitkit.jobs.convert import convert
 from vitkit.jobs.load import load
 from vitkit.jobs.predict import predict
 from vitkit.models.vit import VisionTransformer, ViTConfig
@@ -121,19 +123,43 @@ def test_each_setting_has_its_own_record(tmp_path: Path, photos: list[Path]) -> 
     assert predict(place, photos, engine="onnxruntime").predictions != larger
 
 
+def test_auto_is_remembered_only_by_a_stored_benchmark(tmp_path: Path) -> None:
+    needed("onnxruntime")
+    place = bundle().save(tmp_path / "model")
+    loaded = load(place, engine="onnxruntime")
+    assert keep_ready(place, loaded, "auto", "auto", {}) is None
+    benchmark = engine_folder(loaded) / "benchmark-here.json"
+    benchmark.write_text("{}")
+    assert keep_ready(place, loaded, "auto", "auto", {})
+    assert open_ready(place, "auto", "auto", {})
+    benchmark.write_text('{"recommended": "another"}')
+    assert not open_ready(place, "auto", "auto", {})
+
+
+def test_another_processor_or_library_compiles_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    needed("onnxruntime")
+    place = bundle().save(tmp_path / "model")
+    keep_ready(place, load(place, engine="onnxruntime"), "onnxruntime", "auto", {})
+    for name, value in (("processor_sign", "another"), ("processor_threads", 99)):
+        with monkeypatch.context() as patched:
+            patched.setattr(f"vitkit.engines.ready.{name}", lambda value=value: value)
+            assert not open_ready(place, "onnxruntime", "auto", {})
+    assert open_ready(place, "onnxruntime", "auto", {})
+
+
 def test_a_checkpoint_file_has_its_record_in_the_cache(tmp_path: Path, photos: list[Path]) -> None:
     needed("onnxruntime")
-    (tmp_path / "weights").mkdir()
-    source = bundle().save(tmp_path / "model") / "model.safetensors"
-    weights = Path(shutil.copy(source, tmp_path / "weights" / "mine.safetensors"))
-    overrides = {"num_heads": 3, "image_size": (16, 20), "mean": (0.5,) * 3, "std": (0.5,) * 3}
+    weights = convert(bundle().save(tmp_path / "model"), tmp_path / "weights", to="timm").files[0]
+    overrides = {"mean": (0.5,) * 3, "std": (0.4,) * 3}
+    before = sorted(weights.parent.iterdir())
     first = predict(weights, photos, engine="onnxruntime", overrides=overrides).predictions
     found = open_ready(weights, "onnxruntime", "auto", overrides)
     assert found is not None
-    assert found.notes == load(weights, **overrides).notes
+    assert found.preprocess.std == (0.4,) * 3
+    assert found.notes == load(weights, **overrides).notes  # type: ignore[arg-type]
     assert predict(weights, photos, engine="onnxruntime", overrides=overrides).predictions == first
-    assert [each.name for each in (tmp_path / "weights").iterdir()] == ["mine.safetensors"]
-    (tmp_path / "weights" / "vitkit.json").write_text("{}")  # what says something of the weights beside it
+    assert sorted(weights.parent.iterdir()) == before
+    (weights.parent / "vitkit.json").unlink()  # what said something of the weights beside it
     assert not open_ready(weights, "onnxruntime", "auto", overrides)
 
 

@@ -74,6 +74,7 @@ def test_an_images_digits_depend_on_no_other_image(name: str, monkeypatch: pytes
         alone = engine.outputs_of_group(images[place : place + 1])
         assert np.array_equal(alone.logits[0], all_at_once.logits[place])
         assert np.array_equal(alone.features[0], all_at_once.features[place])
+        assert np.array_equal(engine(images[place : place + 1]).logits[0], all_at_once.logits[place])  # by both threads
     backwards = engine(np.ascontiguousarray(images[::-1]))
     assert np.array_equal(backwards.logits[::-1], all_at_once.logits)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")

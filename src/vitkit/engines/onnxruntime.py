@@ -1,6 +1,7 @@
 """ONNX Runtime computes: the model's graph written by `vitkit.exporters.onnx`, optimised once and kept beside the model.
 
-Digits: many images are computed by one thread each, one image alone by all threads.
+Many images are computed by one thread each, one image alone by all threads. The digits are the same: ONNX Runtime shares a
+product out between threads by its outputs, never by what is summed (1.31 on a processor with AVX-512; tested bit by bit).
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from importlib import import_module
+from importlib import import_module, metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,9 +22,10 @@ from vitkit.bundle import Bundle, is_bundle
 from vitkit.config import UserError, from_dict, read_json
 from vitkit.data.cache import cache_folder
 from vitkit.data.pixels import Preprocess
-from vitkit.engines.book import engine_of, missing
+from vitkit.engines.book import AUTO, engine_of, missing
 from vitkit.engines.engine import Engine
 from vitkit.engines.places import FOLDER, PlaceError, candidates, write_whole
+from vitkit.engines.processor import processor_sign, processor_threads
 from vitkit.engines.seals import is_same, seal
 from vitkit.engines.wrapped import WrappedEngine, problem
 from vitkit.unknown import FILE, Unknown
@@ -33,6 +34,7 @@ __all__ = ["Ready", "keep_ready", "open_ready", "ready"]
 
 FORMAT = 1
 JSON = "*.json"
+BENCHMARK = "benchmark-"  # how the files begin that `auto` follows whatever the amount of work
 
 
 class Ready(NamedTuple):
@@ -76,13 +78,18 @@ def keep_ready(
     if asked is None or not isinstance(bundle.run, WrappedEngine) or not path.exists():
         return None
     found, facts = ready(bundle), bundle.run.facts
+    key = _key(bundle)
+    choices = {name: seal(each) for name, each in _choices(path, key).items()}
+    if engine == AUTO and not any(Path(name).name.startswith(BENCHMARK) for name in choices):
+        return None  # chosen by the amount of work, which may be another the next time
     answers = {field.name: getattr(found.answers, field.name) for field in dataclasses.fields(Answers)}
     record = {
         "format": FORMAT,
         "vitkit_version": __version__,
         "files": {name: seal(each) for name, each in _files(path).items()},
-        "choices": {name: seal(each) for name, each in _choices(path, _key(bundle)).items()},
-        "key": _key(bundle),
+        "choices": choices,
+        "key": key,
+        "here": _here(facts.name),
         "folder": bundle.run.folder.name,
         "engine": facts.name,
         "precision": facts.precision,
@@ -105,7 +112,7 @@ def _read(model: Path, record: Mapping[str, Any]) -> Ready | None:
     if not _unchanged(_files(model), record["files"]) or not _unchanged(_choices(model, key), record["choices"]):
         return None
     name = str(record["engine"])
-    if missing(name):
+    if missing(name) or record["here"] != _here(name):
         return None
     for place in _places(model, key):
         folder = place / str(record["folder"])
@@ -119,6 +126,11 @@ def _read(model: Path, record: Mapping[str, Any]) -> Ready | None:
                 answers, from_dict(Preprocess, record["preprocess"], "preprocess"), tuple(record["notes"]), made
             )
     return None
+
+
+def _here(engine: str) -> list[str]:
+    """What a compiled graph and a choice hold for beside the model."""
+    return [processor_sign(), str(processor_threads()), metadata.version(engine)]
 
 
 def _read_unknown(model: Path, facts: Mapping[str, Any], width: int) -> Unknown:
@@ -173,7 +185,7 @@ def _files(model: Path) -> dict[str, Path]:
 def _choices(model: Path, key: str) -> dict[str, Path]:
     """The files that an engine is chosen and set by, of a benchmark or a calibration."""
     return {
-        f"{number} {each.name}": each
+        f"{number}/{each.name}": each
         for number, place in enumerate(_places(model, key))
         if place.is_dir()
         for each in place.glob(JSON)
