@@ -8,11 +8,14 @@ import pytest
 import torch
 from torch import nn
 
+from vitkit.config import UserError
+from vitkit.engines import quantised
 from vitkit.engines.calibration import linear_names
+from vitkit.engines.native_int8 import native8_missing
 from vitkit.engines.private_int8 import missing
 from vitkit.engines.quantised import QuantisedBlock, imitate, quantise, quantised_weight, smoothed, steps_of
 from vitkit.exporters.graph import Range
-from vitkit.models.vit import VisionTransformer, ViTConfig
+from vitkit.models.vit import Block, VisionTransformer, ViTConfig
 
 KINDS: dict[str, dict[str, Any]] = {
     "plain": {},
@@ -82,6 +85,42 @@ def test_kernels_give_what_the_arithmetic_gives(kind: str) -> None:
     assert (near - real).norm() < 2 * noise + 0.01 * real.norm()
 
 
+@pytest.mark.parametrize("left", ["", "attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2"])
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "relative"])
+def test_compiled_blocks_give_what_the_arithmetic_gives(kind: str, left: str) -> None:
+    model = made(**KINDS[kind])
+    if reason := native8_missing(model.config):
+        pytest.skip(f"needs compiled 8-bit blocks: {reason}")
+    ranges = {name: limits for name, limits in seen(model).items() if not left or not name.endswith(left)}
+    batch = images(model)
+    wanted, real = outputs(imitate(model, ranges), batch), outputs(model, batch)
+    engine = quantise(model, ranges)
+    found = outputs(engine, batch)
+    noise = (wanted - real).norm()
+    assert (found - real).norm() < 2 * noise + 0.01 * real.norm()
+    tokens = torch.randn(5, 16, 48, generator=torch.Generator().manual_seed(1))
+    for block in engine.blocks:
+        alone = [block(image[None].clone()) for image in tokens]
+        assert torch.equal(block(tokens.clone()), torch.cat(alone))
+    last = list(quantise(model, ranges, read=2).blocks)[-1]
+    assert torch.equal(last(tokens.clone()), block(tokens.clone())[:, :2])
+
+
+def test_without_a_compiler_blocks_are_pytorchs_operators(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(quantised, "native8_missing", lambda _: "no C compiler is found")
+    model = made()
+    if missing():
+        with pytest.raises(
+            UserError, match=r"int8 cannot be computed by PyTorch here: .* Use --precision fp32 or bf16"
+        ):
+            quantise(model, seen(model))
+        return
+    assert all(isinstance(block, QuantisedBlock) for block in quantise(model, seen(model)).blocks)
+    monkeypatch.setattr(quantised, "missing", lambda: "no operators")
+    with pytest.raises(UserError, match="int8 cannot be computed by PyTorch here: no operators"):
+        quantise(model, seen(model))
+
+
 @needs_kernels
 @pytest.mark.parametrize("left", ["attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2"])
 @pytest.mark.parametrize("kind", ["plain", "swiglu", "scaled"])
@@ -94,7 +133,7 @@ def test_layers_without_a_range_stay_float(kind: str, left: str) -> None:
     assert (found - wanted).norm() < 0.3 * (wanted - real).norm()
     only = {"blocks.1.mlp.fc2": ranges.get("blocks.1.mlp.fc2", Range(-1, 3))}
     blocks = list(quantise(model, only).blocks)
-    assert [isinstance(block, QuantisedBlock) for block in blocks] == [False, True]
+    assert [isinstance(block, Block) for block in blocks] == [True, False]
 
 
 @needs_kernels

@@ -25,6 +25,9 @@ typedef struct {
     double norm1_eps, norm2_eps;
 } Block8;
 
+// Four products of bytes added to each 32-bit sum, which stays in its register: of the intrinsic gcc 12 makes copies through memory.
+INLINE void add_products(__m512i *sum, __m512i x, __m512i w) { __asm__("vpdpbusd %2, %1, %0" : "+v"(*sum) : "v"(x), "v"(w)); }
+
 INLINE void multiply_s8(const u8 *const *a, const s8 *b, int64_t count, int n, __m512i s[ROWS][VECTORS]) {
     for (int i = 0; i < ROWS; i++)
         for (int v = 0; v < n; v++) s[i][v] = _mm512_setzero_si512();
@@ -35,7 +38,7 @@ INLINE void multiply_s8(const u8 *const *a, const s8 *b, int64_t count, int n, _
             int four;
             memcpy(&four, a[i] + 4 * t, sizeof four);
             __m512i x = _mm512_set1_epi32(four);
-            for (int v = 0; v < n; v++) s[i][v] = _mm512_dpbusd_epi32(s[i][v], x, w[v]);
+            for (int v = 0; v < n; v++) add_products(&s[i][v], x, w[v]);
         }
     }
 }
@@ -45,18 +48,28 @@ INLINE void store_steps(u8 *to, __m512 x, __m512 inverse_scale, __m512 zero) {
     _mm_storeu_si128((__m128i *)to, _mm512_cvtusepi32_epi8(_mm512_max_epi32(whole, _mm512_setzero_si512())));
 }
 
-// Numbers as the layer `next` takes them: steps, or bf16.
-INLINE void hand_on(char *row, int64_t c, __m512 x, const Layer *next) {
-    if (next && next->scales)
-        store_steps((u8 *)row + c, x, _mm512_set1_ps((float)(1.0 / next->scale)), _mm512_set1_ps((float)next->zero));
-    else
-        store_bf16((bf16 *)row + c, x);
+// How numbers are handed on to a layer: in its steps, or in bf16.
+typedef struct {
+    int steps;
+    __m512 inverse, zero;
+} Way;
+
+INLINE Way way_to(const Layer *next) {
+    int steps = next && next->scales;
+    return (Way){steps, _mm512_set1_ps(steps ? (float)(1.0 / next->scale) : 0), _mm512_set1_ps(steps ? (float)next->zero : 0)};
 }
 
-// Rows `first` to `end` of a, `stride_a` bytes apart, times outputs `from` to `to` of the layer: activated and handed on to `next` into
-// `out`, rows `stride` bytes apart, or added to `into` (rows, outputs).
-static void layer_product(const char *a, int64_t stride_a, int64_t first, int64_t end, const Layer *layer, int64_t inputs,
-                          int64_t outputs, int64_t from, int64_t to, int after, char *out, int64_t stride, const Layer *next, float *into) {
+INLINE void hand_on(char *row, int64_t c, __m512 x, int steps, __m512 inverse, __m512 zero) {
+    if (steps) store_steps((u8 *)row + c, x, inverse, zero);
+    else store_bf16((bf16 *)row + c, x);
+}
+
+enum { ADDED, STEPS, NUMBERS };
+
+// `layer_product` of one kind: `whole` and `result` are constants.
+INLINE void product_of(int whole, int result, const char *a, int64_t stride_a, int64_t first, int64_t end, const void *weight,
+                       const float *scales, const float *bias, int64_t inputs, int64_t outputs, int64_t from, int64_t to, int after,
+                       char *out, int64_t stride, __m512 inverse, __m512 zero, float *into) {
     for (int64_t j = from; j < to; j += PANEL) {
         int64_t n = least(PANEL, outputs - j) / LANES;
         for (int64_t start = first; start < end; start += ROWS) {
@@ -65,26 +78,28 @@ static void layer_product(const char *a, int64_t stride_a, int64_t first, int64_
             for (int64_t i = 0; i < ROWS; i++) rows[i] = a + (start + least(i, count - 1)) * stride_a;
             __m512 y[ROWS][VECTORS];
             EACH(n, {
-                if (layer->scales) {
+                __m512 b[VECTORS];
+                for (int v = 0; v < n_; v++) b[v] = _mm512_loadu_ps(bias + j + v * LANES);
+                if (whole) {
                     __m512i s[ROWS][VECTORS];
-                    multiply_s8((const u8 *const *)rows, (const s8 *)layer->weight + j * inputs, inputs, n_, s);
+                    multiply_s8((const u8 *const *)rows, (const s8 *)weight + j * inputs, inputs, n_, s);
+                    __m512 w[VECTORS];
+                    for (int v = 0; v < n_; v++) w[v] = _mm512_loadu_ps(scales + j + v * LANES);
                     for (int i = 0; i < ROWS; i++)
-                        for (int v = 0; v < n_; v++)
-                            y[i][v] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(s[i][v]), _mm512_loadu_ps(layer->scales + j + v * LANES),
-                                                      _mm512_loadu_ps(layer->bias + j + v * LANES));
+                        for (int v = 0; v < n_; v++) y[i][v] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(s[i][v]), w[v], b[v]);
                 } else {
-                    multiply_bf16((const bf16 *const *)rows, (const bf16 *)layer->weight + j * inputs, inputs, n_, y);
+                    multiply_bf16((const bf16 *const *)rows, (const bf16 *)weight + j * inputs, inputs, n_, y);
                     for (int i = 0; i < ROWS; i++)
-                        for (int v = 0; v < n_; v++) y[i][v] = _mm512_add_ps(y[i][v], _mm512_loadu_ps(layer->bias + j + v * LANES));
+                        for (int v = 0; v < n_; v++) y[i][v] = _mm512_add_ps(y[i][v], b[v]);
                 }
                 for (int i = 0; i < ROWS; i++) {
                     if (i >= count) break;
                     for (int v = 0; v < n_; v++) {
-                        if (into) {
+                        if (result == ADDED) {
                             float *at = into + (start + i) * outputs + j + v * LANES;
                             _mm512_storeu_ps(at, _mm512_add_ps(_mm512_loadu_ps(at), y[i][v]));
                         } else
-                            hand_on(out + (start + i) * stride, j + v * LANES, activate(y[i][v], after), next);
+                            hand_on(out + (start + i) * stride, j + v * LANES, activate(y[i][v], after), result == STEPS, inverse, zero);
                     }
                 }
             })
@@ -92,20 +107,46 @@ static void layer_product(const char *a, int64_t stride_a, int64_t first, int64_
     }
 }
 
+// Rows `first` to `end` of a, `stride_a` bytes apart, times outputs `from` to `to` of the layer: activated and handed on to `next` into
+// `out`, rows `stride` bytes apart, or added to `into` (rows, outputs).
+static void layer_product(const char *a, int64_t stride_a, int64_t first, int64_t end, const Layer *layer, int64_t inputs,
+                          int64_t outputs, int64_t from, int64_t to, int after, char *out, int64_t stride, const Layer *next, float *into) {
+    Way way = way_to(next);
+    int result = into ? ADDED : way.steps ? STEPS : NUMBERS;
+#define CALL(whole, result, after)                                                                                              \
+    product_of(whole, result, a, stride_a, first, end, layer->weight, layer->scales, layer->bias, inputs, outputs, from, to, after, \
+               out, stride, way.inverse, way.zero, into)
+    if (layer->scales) {
+        if (result == ADDED) CALL(1, ADDED, PLAIN);
+        else if (result == NUMBERS) CALL(1, NUMBERS, after);
+        else if (after == GELU_ERF) CALL(1, STEPS, GELU_ERF);
+        else if (after == GELU_TANH) CALL(1, STEPS, GELU_TANH);
+        else CALL(1, STEPS, after);
+    } else {
+        if (result == ADDED) CALL(0, ADDED, PLAIN);
+        else if (result == NUMBERS) CALL(0, NUMBERS, after);
+        else CALL(0, STEPS, after);
+    }
+#undef CALL
+}
+
 static void layer_norm(const float *x, char *out, int64_t first, int64_t end, int64_t width, const float *weight, const float *bias,
                        double eps, const Layer *next, float *row) {
+    Way way = way_to(next);
     for (int64_t i = first; i < end; i++) {
         norm_f32(x + i * width, row, 0, 1, width, weight, bias, eps);
-        for (int64_t c = 0; c < width; c += LANES) hand_on(out + i * width * 2, c, _mm512_loadu_ps(row + c), next);
+        for (int64_t c = 0; c < width; c += LANES)
+            hand_on(out + i * width * 2, c, _mm512_loadu_ps(row + c), way.steps, way.inverse, way.zero);
     }
 }
 
 // Rows of bf16, `stride` bytes apart, in place as the layer takes them.
 static void to_layer(char *a, int64_t stride, int64_t first, int64_t end, int64_t width, const Layer *next) {
-    if (!next->scales) return;
+    Way way = way_to(next);
+    if (!way.steps) return;
     for (int64_t i = first; i < end; i++)
         for (int64_t c = 0; c < width; c += LANES)
-            hand_on(a + i * stride, c, load_bf16((const bf16 *)(a + i * stride) + c), next);
+            hand_on(a + i * stride, c, load_bf16((const bf16 *)(a + i * stride) + c), 1, way.inverse, way.zero);
 }
 
 // As `block_bf16`.

@@ -97,10 +97,11 @@ class NativeBlock8:
     def __call__(self, x: Tensor) -> Tensor:
         """Float32 tokens (B, N, D), contiguous, to (B, rows, D); into ``x`` itself where all come out."""
         B, N, _ = x.shape
-        y = x if self.rows == N else x[:, : self.rows].contiguous()
+        rows = min(self.rows, N)
+        y = x if rows == N else x[:, :rows].contiguous()
         threads = torch.get_num_threads()
-        space = torch.empty(self.space(self.pointer, B, N, self.rows, threads), dtype=torch.uint8)
-        self.block(self.pointer, x.data_ptr(), y.data_ptr(), B, N, self.rows, threads, space.data_ptr())
+        space = torch.empty(self.space(self.pointer, B, N, rows, threads), dtype=torch.uint8)
+        self.block(self.pointer, x.data_ptr(), y.data_ptr(), B, N, rows, threads, space.data_ptr())
         return y
 
 
@@ -175,7 +176,7 @@ def _expected(parts: Parts, x: Tensor) -> Tensor:
         return F.linear(y, layer.weight.double() * layer.scales[:, None].double(), layer.bias.double())
 
     D = x.shape[-1]
-    q, k, v = linear("qkv", F.layer_norm(x, (D,))).unflatten(2, (3, parts.heads, -1)).permute(2, 0, 3, 1, 4)
+    q, k, v = linear("qkv", F.layer_norm(x, (D,))).view(*x.shape[:2], 3, parts.heads, -1).permute(2, 0, 3, 1, 4)
     x = x + linear("proj", F.scaled_dot_product_attention(q, k, v, scale=1.0).transpose(1, 2).flatten(2))
     y = linear("fc1", F.layer_norm(x, (D,)))
     if parts.after == "gated":

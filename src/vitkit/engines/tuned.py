@@ -14,6 +14,7 @@ from vitkit.bundle import Bundle
 from vitkit.config import UserError
 from vitkit.engines.calibration import prepared, read_calibration
 from vitkit.engines.engine import EngineFacts
+from vitkit.engines.native_int8 import native8_missing
 from vitkit.engines.packed import PackedViT
 from vitkit.engines.private_ops import bf16_missing, products_missing
 from vitkit.engines.quantised import quantise
@@ -169,7 +170,9 @@ def _in_8_bits(bundle: Bundle) -> TunedEngine:
     found = read_calibration(bundle)
     model, ranges = prepared(bundle, found)
     config = bundle.config
+    reason = native8_missing(config)
+    blocks = f"blocks by PyTorch's operators ({reason})" if reason else "blocks compiled for this processor"
     read = 1 + config.distilled if config.pool == "cls" else None
     network = PackedViT(quantise(model, ranges, read=read), torch.float32 if bf16_missing() else torch.bfloat16)
     tokens = config.prefix_tokens + config.grid[0] * config.grid[1]
-    return TunedEngine(network, precision="int8", tokens=tokens, notes=found.notes)
+    return TunedEngine(network, precision="int8", tokens=tokens, notes=(blocks, *found.notes))
