@@ -20,6 +20,7 @@ import vitkit
 from vitkit.bundle import FORMAT_VERSION, Bundle, is_bundle, read_bundle_config
 from vitkit.config import UserError
 from vitkit.data.pixels import Preprocess, prepare
+from vitkit.engines.book import make_engine
 from vitkit.engines.eager import EagerEngine
 from vitkit.models.vit import VisionTransformer, ViTConfig
 
@@ -71,10 +72,26 @@ def test_what_was_saved_is_read_and_predicts_the_same_to_the_last_digit(made: Bu
     for field in ("preprocess_record", "classes", "temperature", "source", "licence", "training", "config"):
         assert getattr(read, field) == getattr(made, field), field
     assert read.predict(images(4)) == made.predict(images(4))
-    loaded = vitkit.load(saved)
-    made.run = EagerEngine(made.model)
-    assert loaded.predict(images(4)) == made.predict(images(4))
+    for engine in ("auto", "eager"):
+        loaded = vitkit.load(saved, engine=engine)
+        made.run_by(lambda bundle, engine=engine: make_engine(bundle, engine))
+        assert loaded.predict(images(4)) == made.predict(images(4))
     assert not read.model.training
+
+
+def test_an_engine_is_made_anew_where_weights_were_changed(saved: Path) -> None:
+    loaded = vitkit.load(saved)
+    first = loaded.run
+    before = loaded.predict(images(2))
+    assert loaded.run is first
+    with torch.no_grad():
+        loaded.model.blocks[0].mlp.fc1.weight.mul_(3.0)
+    changed = loaded.predict(images(2))
+    assert changed != before
+    plain = dataclasses.replace(loaded, run=None, _made=None).predict(images(2))
+    assert [p.probabilities for p in changed] == [pytest.approx(p.probabilities, abs=1e-6) for p in plain]
+    loaded.model.head = torch.nn.Linear(loaded.config.feature_dim, 3)
+    assert loaded.predict(images(2)) != changed
 
 
 def test_saving_again_writes_the_same_bytes(saved: Path, tmp_path: Path) -> None:

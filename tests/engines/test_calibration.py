@@ -33,8 +33,8 @@ from vitkit.engines.calibration import (
     split,
     write_calibration,
 )
-from vitkit.engines.private_int8 import missing
-from vitkit.engines.quantised import imitate, quantise
+from vitkit.engines.packed.private_int8 import missing
+from vitkit.engines.packed.quantised import imitate, quantise
 from vitkit.jobs.load import load
 
 

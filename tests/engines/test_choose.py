@@ -11,9 +11,9 @@ from small_models import made
 from vitkit.bundle import Bundle
 from vitkit.config import UserError
 from vitkit.engines import book, choose
-from vitkit.engines.cells import Agreement, Cell
-from vitkit.engines.machine import library_versions, this_machine
-from vitkit.engines.rounds import Measured, Plan
+from vitkit.engines.measured.cells import Agreement, Cell
+from vitkit.engines.measured.machine import library_versions, this_machine
+from vitkit.engines.measured.rounds import Measured, Plan
 from vitkit.jobs.load import load
 from vitkit.zoo.load import load_model
 
@@ -140,7 +140,7 @@ def test_much_work_is_timed_once(monkeypatch: pytest.MonkeyPatch, bundle: Bundle
         plans.append(plan)
         return Measured(CELLS[:3], AGREE)
 
-    monkeypatch.setattr("vitkit.engines.rounds.measure", measured)
+    monkeypatch.setattr("vitkit.engines.measured.rounds.measure", measured)
     monkeypatch.setattr(choose, "WORK", 1e6)
     assert choose.choose(bundle, images=1)[:2] == ("tuned", "fp32")  # little work, nothing timed
     assert choose.choose(bundle, images=10**6)[:2] == ("openvino", "fp32")
@@ -159,4 +159,4 @@ def test_loading_takes_what_was_stored(bundle: Bundle) -> None:
     assert bundle.place is not None
     assert book.engine_of(load(bundle.place)).facts[:2] == ("eager", "bf16")
     assert book.engine_of(load(bundle.place, precision="fp32")).facts.precision == "fp32"
-    assert book.engine_of(load_model(bundle.place)).facts[:2] == ("eager", "fp32")  # loaded with no engine: plain
+    assert book.engine_of(load_model(bundle.place)).facts[:2] == ("eager", "bf16")  # a report is of what predicts

@@ -13,9 +13,11 @@ import torch
 
 from vitkit.bundle import Bundle
 from vitkit.config import UserError
-from vitkit.engines import packed, private_ops, tuned
+from vitkit.engines import tuned
 from vitkit.engines.eager import EagerEngine
 from vitkit.engines.engine import Engine
+from vitkit.engines.packed import private_ops
+from vitkit.engines.packed import vit as packed
 from vitkit.engines.tuned import TunedEngine, make
 from vitkit.models.vit import VisionTransformer, ViTConfig
 
@@ -103,15 +105,15 @@ def test_an_images_digits_do_not_depend_on_what_is_beside_it(family: str, precis
     config = dataclasses.replace(BASE, **FAMILIES[family])
     images, made = pictures(config, 30), engine(config, precision)
     assert made.together > 1
-    alone = [made.forward(image[None]) for image in images]
+    alone = [made.pool.submit(made.forward, image[None]).result() for image in images]
     together = made.together
     for found in (
         made(images),
         made(images[:7]),
         made(images[:1]),
         made(images[:1]),
-        made.outputs_of_group(images[:together]),
-        made.outputs_of_group(images[:together]),
+        made.pool.submit(made.outputs_of_group, images[:together]).result(),
+        made.pool.submit(made.outputs_of_group, images[:together]).result(),
     ):
         for place in range(len(found.logits)):
             for a, b in zip(found, alone[place], strict=True):

@@ -18,7 +18,7 @@ from vitkit.data.pixels import Preprocess
 from vitkit.data.samples import Sample
 from vitkit.data.sources import read_source
 from vitkit.engines.eager import EagerEngine
-from vitkit.engines.places import fingerprint
+from vitkit.engines.kept.places import fingerprint
 from vitkit.evals import features as module
 from vitkit.evals.features import compute_features, data_fingerprint
 from vitkit.models.vit import VisionTransformer, ViTConfig

@@ -11,7 +11,8 @@ import pytest
 import vitkit
 from small_models import made
 from vitkit.cli.main import main
-from vitkit.engines import book, rounds
+from vitkit.engines import book
+from vitkit.engines.measured import rounds
 from vitkit.jobs.benchmark import find_model, is_random
 
 

@@ -1,7 +1,7 @@
 """Where 8 bits go: the range of what enters each linear layer of the blocks, found on images that are then not scored.
 
 A layer's inputs have one scale for all channels. Channels that are much larger than others would take all of it: their size moves
-into the weights first, as far as that lessens the error of the layer's output (`vitkit.engines.quantised.smoothed`). The ends of
+into the weights first, as far as that lessens the error of the layer's output (`packed.quantised.smoothed`). The ends of
 the range are then cut off as far as that lessens it. Layers that still cost too much stay in higher precision, with the reason.
 
 ``int8.json`` beside a model holds what was found.
@@ -27,9 +27,9 @@ from torch import Tensor, nn
 from vitkit.bundle import Bundle
 from vitkit.config import UserError, from_dict, read_json
 from vitkit.console import Console
-from vitkit.engines.places import candidates, engine_folder, fingerprint, write_whole
-from vitkit.engines.private_int8 import LEVELS
-from vitkit.engines.quantised import imitate, quantised_weight, smoothed, steps_of
+from vitkit.engines.kept.places import candidates, engine_folder, fingerprint, write_whole
+from vitkit.engines.packed.private_int8 import LEVELS
+from vitkit.engines.packed.quantised import imitate, quantised_weight, smoothed, steps_of
 from vitkit.exporters.graph import Range
 from vitkit.models.vit import VisionTransformer
 

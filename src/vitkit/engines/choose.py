@@ -17,9 +17,9 @@ from vitkit.bundle import Bundle
 from vitkit.config import UserError, read_json, write_json
 from vitkit.data.cache import cache_folder
 from vitkit.engines import book
-from vitkit.engines.cells import ENOUGH, Agreement, Cell, recommend
-from vitkit.engines.machine import LIBRARIES, Machine, library_versions, machine_key, this_machine
-from vitkit.engines.places import FOLDER, candidates, engine_folder, fingerprint
+from vitkit.engines.kept.places import FOLDER, candidates, engine_folder, fingerprint
+from vitkit.engines.measured.cells import ENOUGH, Agreement, Cell, recommend
+from vitkit.engines.measured.machine import LIBRARIES, Machine, library_versions, machine_key, this_machine
 
 __all__ = ["WORK", "choose", "preferred", "store", "stored_choice"]
 
@@ -177,7 +177,7 @@ def _trial(bundle: Bundle) -> tuple[str, str, str] | None:
     """What was timed once for this model and machine; a place that cannot be written costs time only."""
     from filelock import FileLock
 
-    from vitkit.engines.rounds import Plan, measure
+    from vitkit.engines.measured.rounds import Plan, measure
 
     here = [name for name in book.ENGINES if "fp32" in book.precisions(name) and not book.missing(name)]
     if len(here) < 2:

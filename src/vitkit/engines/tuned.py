@@ -14,10 +14,10 @@ from vitkit.bundle import Bundle
 from vitkit.config import UserError
 from vitkit.engines.calibration import prepared, read_calibration
 from vitkit.engines.engine import EngineFacts
-from vitkit.engines.native_int8 import native8_missing
-from vitkit.engines.packed import PackedViT
-from vitkit.engines.private_ops import bf16_missing, products_missing
-from vitkit.engines.quantised import quantise
+from vitkit.engines.native.blocks8 import native8_missing
+from vitkit.engines.packed.private_ops import bf16_missing, products_missing
+from vitkit.engines.packed.quantised import quantise
+from vitkit.engines.packed.vit import PackedViT
 from vitkit.engines.threads import compute_pool, compute_threads
 
 __all__ = ["PRECISIONS", "TunedEngine", "make", "missing"]

@@ -26,9 +26,9 @@ from vitkit.bundle import Bundle
 from vitkit.config import UserError, read_json
 from vitkit.console import Console
 from vitkit.engines.engine import EngineFacts
-from vitkit.engines.places import PlaceError, candidates, first_writable, make_once, write_whole
+from vitkit.engines.kept.places import PlaceError, candidates, first_writable, make_once, write_whole
+from vitkit.engines.kept.seals import GRAIN, is_same, seal
 from vitkit.engines.processor import processor_sign
-from vitkit.engines.seals import GRAIN, is_same, seal
 
 if TYPE_CHECKING:
     from vitkit.exporters.graph import Range

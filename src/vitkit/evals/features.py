@@ -34,7 +34,7 @@ from vitkit.data.official import check_view, describe_view
 from vitkit.data.pixels import MAX_PIXELS, ImageError
 from vitkit.data.sources import Sample
 from vitkit.engines.book import engine_of
-from vitkit.engines.places import fingerprint
+from vitkit.engines.kept.places import fingerprint
 from vitkit.engines.stream import stream
 from vitkit.parallel.world import ALONE, World
 from vitkit.weights.safetensors_file import open_safetensors

@@ -28,10 +28,10 @@ from vitkit.data.pixels import MAX_PIXELS, ImageError, Preprocess, load_input, t
 from vitkit.datasets.book import data_name, read_data
 from vitkit.engines import book, choose
 from vitkit.engines.calibration import SHARE, calibrate, find_calibration, for_calibration, split, write_calibration
-from vitkit.engines.cells import ENOUGH, Cell, Choice, recommend
 from vitkit.engines.engine import PRECISIONS
-from vitkit.engines.machine import library_versions, this_machine
-from vitkit.engines.rounds import BASE, LeftOut, Measured, Plan, measure
+from vitkit.engines.measured.cells import ENOUGH, Cell, Choice, recommend
+from vitkit.engines.measured.machine import library_versions, this_machine
+from vitkit.engines.measured.rounds import BASE, LeftOut, Measured, Plan, measure
 from vitkit.jobs.predict import expand_paths
 from vitkit.models.vit import SIZES, VisionTransformer, ViTConfig
 from vitkit.report import versions

@@ -68,7 +68,7 @@ def doctor(*, perf: bool = False, console: Console | None = None) -> dict[str, A
 
 def _perf(console: Console) -> dict[str, Any]:
     """Measure, print and return what decides speed."""
-    from vitkit.engines.machine import this_machine
+    from vitkit.engines.measured.machine import this_machine
 
     machine = this_machine()
     console.say("")
@@ -117,8 +117,8 @@ def _lacks(flags: tuple[str, ...]) -> Iterator[str]:
 
 def _peaks() -> dict[str, Any]:
     """`Peak` of each precision as a dictionary, or why there is none. In another process, whose threads end with it."""
-    from vitkit.engines.apart import Apart, ApartError
     from vitkit.engines.engine import PRECISIONS
+    from vitkit.engines.measured.apart import Apart, ApartError
 
     found: dict[str, Any] = {}
     with Apart() as process:
@@ -143,7 +143,7 @@ def _decisions() -> Iterator[Decision]:
 
     from vitkit.data.loader import spare_cores
     from vitkit.engines.choose import preferred
-    from vitkit.engines.machine import compiler
+    from vitkit.engines.measured.machine import compiler
     from vitkit.train import best_precision
 
     threads = torch.get_num_threads()

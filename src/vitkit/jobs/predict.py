@@ -23,7 +23,7 @@ from vitkit.data.containers import ImageSource
 from vitkit.data.pixels import IMAGE_SUFFIXES, MAX_PIXELS, ImageError
 from vitkit.data.sources import TABLE_SUFFIXES, find_images, read_images
 from vitkit.engines.book import AUTO
-from vitkit.engines.ready import Ready, keep_ready, open_ready, ready
+from vitkit.engines.kept.ready import Ready, keep_ready, open_ready, ready
 from vitkit.engines.stream import stream as compute
 
 __all__ = ["PredictResult", "expand_paths", "predict"]

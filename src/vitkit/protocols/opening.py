@@ -13,7 +13,7 @@ from vitkit.data.official import check_view, describe_view
 from vitkit.data.samples import Sample, Source
 from vitkit.datasets.book import read_data
 from vitkit.engines.book import check_choice, make_engine
-from vitkit.engines.places import fingerprint
+from vitkit.engines.kept.places import fingerprint
 from vitkit.evals.features import FeatureTable, compute_features, data_fingerprint
 from vitkit.evals.scoring import seen_label
 from vitkit.protocols.request import Request

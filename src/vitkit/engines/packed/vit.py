@@ -18,8 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vitkit.engines.native import NativeBlock, NativeProduct, native_missing
-from vitkit.engines.private_ops import Product
+from vitkit.engines.native.blocks import NativeBlock, NativeProduct, native_missing
+from vitkit.engines.packed.private_ops import Product
 from vitkit.models.hybrid import ResNetStem, StdConv
 from vitkit.models.vit import Attention, Block, Features, MapPool, Mlp, VisionTransformer
 

@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vitkit.engines.native import AFTER, compiled, native_missing, panels
-from vitkit.engines.private_int8 import LEVELS, Steps
+from vitkit.engines.native.blocks import AFTER, compiled, native_missing, panels
+from vitkit.engines.packed.private_int8 import LEVELS, Steps
 from vitkit.models.vit import ViTConfig
 
 __all__ = ["Layer", "NativeBlock8", "Parts", "native8_missing"]
@@ -40,7 +40,7 @@ class Parts(NamedTuple):
     layers: dict[str, Layer]  # qkv, proj, fc1, fc2
     heads: int
     hidden: int
-    after: str  # one of `vitkit.engines.native.AFTER`
+    after: str  # one of `vitkit.engines.native.blocks.AFTER`
 
 
 class _Layer(ctypes.Structure):
@@ -65,7 +65,7 @@ class _Block8(ctypes.Structure):
 
 
 class NativeBlock8:
-    """`vitkit.engines.quantised.QuantisedBlock`, the first ``rows`` tokens of each image."""
+    """`vitkit.engines.packed.quantised.QuantisedBlock`, the first ``rows`` tokens of each image."""
 
     def __init__(self, parts: Parts, rows: int) -> None:
         self.rows = rows

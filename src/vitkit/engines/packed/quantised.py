@@ -20,9 +20,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vitkit.config import UserError
-from vitkit.engines.native_int8 import Layer, NativeBlock8, Parts, native8_missing
-from vitkit.engines.private_int8 import LEVELS, Packed, Steps, added_product, missing, pack, product, to_steps
-from vitkit.engines.private_ops import Product, bf16_missing
+from vitkit.engines.native.blocks8 import Layer, NativeBlock8, Parts, native8_missing
+from vitkit.engines.packed.private_int8 import LEVELS, Packed, Steps, added_product, missing, pack, product, to_steps
+from vitkit.engines.packed.private_ops import Product, bf16_missing
 from vitkit.exporters.graph import Range
 from vitkit.models.vit import Attention, Block, Mlp, VisionTransformer
 

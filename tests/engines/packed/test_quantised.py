@@ -9,11 +9,11 @@ import torch
 from torch import nn
 
 from vitkit.config import UserError
-from vitkit.engines import quantised
 from vitkit.engines.calibration import linear_names
-from vitkit.engines.native_int8 import native8_missing
-from vitkit.engines.private_int8 import missing
-from vitkit.engines.quantised import QuantisedBlock, imitate, quantise, quantised_weight, smoothed, steps_of
+from vitkit.engines.native.blocks8 import native8_missing
+from vitkit.engines.packed import quantised
+from vitkit.engines.packed.private_int8 import missing
+from vitkit.engines.packed.quantised import QuantisedBlock, imitate, quantise, quantised_weight, smoothed, steps_of
 from vitkit.exporters.graph import Range
 from vitkit.models.vit import Block, VisionTransformer, ViTConfig
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from small_models import made
-from vitkit.engines.apart import Apart, ApartError, peak_memory
+from vitkit.engines.measured.apart import Apart, ApartError, peak_memory
 from vitkit.jobs.load import load
 
 

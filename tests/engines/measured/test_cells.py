@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from vitkit.answers import MULTI, SINGLE
-from vitkit.engines.cells import Agreement, Cell, agreement, nearest_rank, recommend, summary
+from vitkit.engines.measured.cells import Agreement, Cell, agreement, nearest_rank, recommend, summary
 
 GOOD = Agreement(200, True, 1.0, 1e-5, 1e-6)
 

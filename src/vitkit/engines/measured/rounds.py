@@ -19,9 +19,9 @@ import numpy as np
 from vitkit.analysis.flops import forward_macs
 from vitkit.bundle import Bundle
 from vitkit.config import UserError
-from vitkit.engines.apart import Apart, ApartError
-from vitkit.engines.cells import Agreement, Cell, agreement, summary
-from vitkit.engines.machine import Peak
+from vitkit.engines.measured.apart import Apart, ApartError
+from vitkit.engines.measured.cells import Agreement, Cell, agreement, summary
+from vitkit.engines.measured.machine import Peak
 
 __all__ = ["BASE", "MOST_ROUNDS", "LeftOut", "Measured", "Plan", "measure"]
 

@@ -17,8 +17,8 @@ from PIL import Image
 
 from vitkit.bundle import Bundle
 from vitkit.data.pixels import Preprocess
-from vitkit.engines.places import engine_folder
-from vitkit.engines.ready import keep_ready, open_ready, ready
+from vitkit.engines.kept.places import engine_folder
+from vitkit.engines.kept.ready import keep_ready, open_ready, ready
 from vitkit.jobs.convert import convert
 from vitkit.jobs.load import load
 from vitkit.jobs.predict import predict
@@ -142,7 +142,7 @@ def test_another_processor_or_library_compiles_anew(tmp_path: Path, monkeypatch:
     keep_ready(place, load(place, engine="onnxruntime"), "onnxruntime", "auto", {})
     for name, value in (("processor_sign", "another"), ("processor_threads", 99)):
         with monkeypatch.context() as patched:
-            patched.setattr(f"vitkit.engines.ready.{name}", lambda value=value: value)
+            patched.setattr(f"vitkit.engines.kept.ready.{name}", lambda value=value: value)
             assert not open_ready(place, "onnxruntime", "auto", {})
     assert open_ready(place, "onnxruntime", "auto", {})
 

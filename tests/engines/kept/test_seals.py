@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from vitkit.engines import seals
-from vitkit.engines.seals import GRAIN, is_same, seal
+from vitkit.engines.kept import seals
+from vitkit.engines.kept.seals import GRAIN, is_same, seal
 
 
 def kept(path: Path) -> object:

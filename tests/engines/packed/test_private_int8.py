@@ -6,8 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from vitkit.engines import private_int8
-from vitkit.engines.private_int8 import Packed, Steps, added_product, missing, pack, product, to_steps
+from vitkit.engines.packed import private_int8
+from vitkit.engines.packed.private_int8 import Packed, Steps, added_product, missing, pack, product, to_steps
 
 pytestmark = pytest.mark.skipif(bool(missing()), reason=f"needs 8-bit products: {missing()}")
 IN, OUT = Steps(0.02, 119), Steps(0.03, 7)

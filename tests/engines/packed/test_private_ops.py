@@ -6,8 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from vitkit.engines import private_ops
-from vitkit.engines.private_ops import Product, products_missing
+from vitkit.engines.packed import private_ops
+from vitkit.engines.packed.private_ops import Product, products_missing
 
 TYPES = [torch.float32, torch.bfloat16]
 

@@ -41,7 +41,7 @@ class Apart:
     def __init__(self) -> None:
         self._errors = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115 - closed in `close`
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "vitkit.engines.apart"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            [sys.executable, "-m", "vitkit.engines.measured.apart"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
             stderr=self._errors, text=True, encoding="utf-8", errors="replace",
         )  # fmt: skip
         self._lines: queue.Queue[str | None] = queue.Queue()
@@ -166,7 +166,7 @@ class _Process:
 
     def peak(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """`matrix_peak` of ``precision``."""
-        from vitkit.engines.machine import matrix_peak
+        from vitkit.engines.measured.machine import matrix_peak
 
         return matrix_peak(request["precision"], seconds=request["seconds"])._asdict()
 

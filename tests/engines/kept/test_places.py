@@ -13,7 +13,7 @@ from vitkit.bundle import Bundle
 from vitkit.config import UserError
 from vitkit.data.cache import cache_folder
 from vitkit.data.pixels import Preprocess
-from vitkit.engines.places import KEY, candidates, engine_folder, fingerprint, make_once, write_whole
+from vitkit.engines.kept.places import KEY, candidates, engine_folder, fingerprint, make_once, write_whole
 from vitkit.jobs.convert import convert
 from vitkit.models.vit import VisionTransformer, ViTConfig
 from vitkit.zoo.load import load_model

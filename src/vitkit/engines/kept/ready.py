@@ -24,9 +24,9 @@ from vitkit.data.cache import cache_folder
 from vitkit.data.pixels import Preprocess
 from vitkit.engines.book import AUTO, engine_of, missing
 from vitkit.engines.engine import Engine
-from vitkit.engines.places import FOLDER, PlaceError, candidates, write_whole
+from vitkit.engines.kept.places import FOLDER, PlaceError, candidates, write_whole
+from vitkit.engines.kept.seals import is_same, seal
 from vitkit.engines.processor import processor_sign, processor_threads
-from vitkit.engines.seals import is_same, seal
 from vitkit.engines.wrapped import WrappedEngine, problem
 from vitkit.unknown import FILE, Unknown
 

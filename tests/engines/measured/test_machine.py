@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from vitkit.config import UserError
-from vitkit.engines import machine
-from vitkit.engines.machine import Machine, library_versions, machine_key, matrix_peak, this_machine
+from vitkit.engines.measured import machine
+from vitkit.engines.measured.machine import Machine, library_versions, machine_key, matrix_peak, this_machine
 
 
 def test_a_machine_says_what_it_is() -> None:

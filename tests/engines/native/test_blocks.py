@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from vitkit.bundle import Bundle
-from vitkit.engines import native
-from vitkit.engines.native import NativeBlock, NativeProduct, native_missing, panels
+from vitkit.engines.native import blocks as native
+from vitkit.engines.native.blocks import NativeBlock, NativeProduct, native_missing, panels
 from vitkit.engines.tuned import make
 from vitkit.models.vit import Block, VisionTransformer, ViTConfig
 

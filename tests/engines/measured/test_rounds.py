@@ -9,8 +9,8 @@ import pytest
 
 from small_models import made
 from vitkit.bundle import Bundle
-from vitkit.engines import rounds
-from vitkit.engines.rounds import BASE, Plan, measure
+from vitkit.engines.measured import rounds
+from vitkit.engines.measured.rounds import BASE, Plan, measure
 from vitkit.zoo.load import load_model
 
 
