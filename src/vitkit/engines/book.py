@@ -6,6 +6,7 @@ and makes itself with `make(bundle, precision)`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
@@ -47,8 +48,14 @@ def check_choice(engine: str, precision: str) -> None:
             raise UserError(f"{option} {value!r}; known: {', '.join(known)}.{did_you_mean(value, known)}")
 
 
-def make_engine(bundle: Bundle, engine: str = AUTO, precision: str = AUTO, images: int | None = None) -> Engine:
-    """The engine that computes a bundle. ``images``: how many there will be, where that is known, see `vitkit.engines.choose`.
+def make_engine(
+    bundle: Bundle,
+    engine: str = AUTO,
+    precision: str = AUTO,
+    images: int | None = None,
+    say: Callable[[str], object] = str,
+) -> Engine:
+    """The engine that computes a bundle. ``images``: how many there will be, where that is known, see `choose.choose`.
 
     Raises:
         UserError: no such engine or precision, one that cannot be used here, or a pair that is not there.
@@ -58,7 +65,7 @@ def make_engine(bundle: Bundle, engine: str = AUTO, precision: str = AUTO, image
     if engine == AUTO:
         from vitkit.engines.choose import choose
 
-        name, chosen, _ = choose(bundle, precision, images)
+        name, chosen, _ = choose(bundle, precision, images, say)
     if reason := missing(name):
         raise UserError(f"--engine {name} cannot be used here: {reason}")
     if chosen not in precisions(name):

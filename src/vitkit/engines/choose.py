@@ -7,7 +7,7 @@ Accuracy is never lost unasked: reduced precision only by a stored benchmark in 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,12 +32,15 @@ WORK = 7e13  # floating point operations, 2,000 images of ViT-B/16 at 224: from 
 TRIAL_SECONDS, TRIAL_BATCH = 6.0, 32
 
 
-def choose(bundle: Bundle, precision: str = AUTO, images: int | None = None) -> tuple[str, str, str]:
+def choose(
+    bundle: Bundle, precision: str = AUTO, images: int | None = None, say: Callable[[str], object] = str
+) -> tuple[str, str, str]:
     """(engine, precision, why) for a bundle.
 
     Args:
         precision: ``auto`` or the one that was asked for.
         images: how many there are to compute; None: unknown. From `WORK` on engines are timed once, and the result is kept.
+        say: is told when engines are timed.
 
     Raises:
         UserError: nothing here computes in that precision.
@@ -46,7 +49,7 @@ def choose(bundle: Bundle, precision: str = AUTO, images: int | None = None) -> 
     if found:
         return found
     if precision in (AUTO, "fp32") and _is_much(bundle, images):
-        trial = _trial(bundle)
+        trial = _trial(bundle, say)
         if trial:
             return trial
     engine, chosen, why = preferred(precision)
@@ -173,7 +176,7 @@ def _is_much(bundle: Bundle, images: int | None) -> bool:
     return images is not None and 2 * forward_macs(bundle.config) * images >= WORK
 
 
-def _trial(bundle: Bundle) -> tuple[str, str, str] | None:
+def _trial(bundle: Bundle, say: Callable[[str], object]) -> tuple[str, str, str] | None:
     """What was timed once for this model and machine; a place that cannot be written costs time only."""
     from filelock import FileLock
 
@@ -190,6 +193,9 @@ def _trial(bundle: Bundle) -> tuple[str, str, str] | None:
         kept, _ = stored_choice(bundle, "fp32", TRIAL)
         if kept:
             return kept
+        say(
+            f"engines are timed once for this much work, some {TRIAL_SECONDS:.0f} s, and the fastest is kept for the next time"
+        )
         c = bundle.config
         images = np.random.default_rng(0).standard_normal((TRIAL_BATCH, c.in_channels, *c.image_size), np.float32)
         plan = Plan([(name, "fp32") for name in here], [TRIAL_BATCH], TRIAL_SECONDS, compare=(8, 8), peaks=False)
