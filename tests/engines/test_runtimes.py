@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import multiprocessing
+import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -214,7 +215,9 @@ def test_bf16_follows_fp32_and_is_refused_where_the_processor_lacks_it(monkeypat
         assert (device, name) == ("CPU", "OPTIMIZATION_CAPABILITIES")
         return ["FP32", "INT8"]
 
-    if "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+    from vitkit.engines.openvino import process_core
+
+    if "BF16" in process_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         bundle, images = small(), pictures(4)
         engine = make_engine(bundle, "openvino", "bf16")
         wanted = EagerEngine(bundle.model)(images).logits
@@ -226,6 +229,36 @@ def test_bf16_follows_fp32_and_is_refused_where_the_processor_lacks_it(monkeypat
         make_engine(small(), "openvino", "bf16")
     with pytest.raises(UserError, match="--engine onnxruntime computes in fp32, int8, not in bf16"):
         make_engine(small(), "onnxruntime", "bf16")
+
+
+SIGNALS = """
+import faulthandler, gc, signal, subprocess, sys, numpy
+from pathlib import Path
+from vitkit.engines.openvino import open_folder
+faulthandler.enable()  # signals have a stack of their own, as in many servers and in pytest
+signal.signal(signal.SIGCHLD, lambda *_: None)
+images = numpy.zeros((3, 3, int(sys.argv[2]), int(sys.argv[3])), numpy.float32)
+engines = [open_folder(Path(sys.argv[1]), "fp32") for _ in range(3)]
+for engine in engines:
+    engine(images), engine(images[:1])
+while engines:
+    del engines[0], engine
+    engine = engines[0] if engines else None
+    gc.collect()
+    subprocess.run(["true"])
+print("alive")
+"""
+
+
+def test_a_signal_after_an_engine_is_gone_does_no_harm(tmp_path: Path) -> None:
+    needed("openvino")
+    bundle = small()
+    place = bundle.save(tmp_path / "model")
+    make_engine(load_model(place), "openvino")
+    (folder,) = place.glob("engines/*/openvino-*")
+    size = map(str, bundle.config.image_size)
+    done = subprocess.run([sys.executable, "-c", SIGNALS, str(folder), *size], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "alive\n"), done.stderr
 
 
 def test_one_image_alone_is_computed_by_all_threads() -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from vitkit.engines.openvino import process_core
 from vitkit.exporters.graph import Range
 from vitkit.exporters.onnx import write_onnx
 from vitkit.exporters.openvino import write_openvino
@@ -47,8 +48,8 @@ def run_onnx(path: Path) -> Run:
 
 
 def run_openvino(path: Path, precision: str = "f32") -> Run:
-    openvino = pytest.importorskip("openvino")
-    core = openvino.Core()
+    pytest.importorskip("openvino")
+    core = process_core()
     compiled = core.compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": precision, "INFERENCE_NUM_THREADS": 1})
 
     def run(images: Array) -> tuple[Array, Array]:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from exporters.running import FORMATS, Array, distance, drawn_model, expected, images_for, written
 from golden import golden_config
+from vitkit.engines.openvino import process_core
 from vitkit.exporters.graph import Range, quantised_weight
 from vitkit.exporters.onnx import write_onnx
 from vitkit.exporters.openvino import write_openvino
@@ -99,11 +100,11 @@ def test_onnx_runtime_computes_whole_numbers(tmp_path: Path) -> None:
 
 
 def test_openvino_computes_whole_numbers(tmp_path: Path) -> None:
-    openvino = pytest.importorskip("openvino")
+    pytest.importorskip("openvino")
     model = model_of("plain")
     ranges = seen(model, images_for(model, 2))
     write_openvino(model, tmp_path / "a.xml", ranges=ranges)
-    made = openvino.Core().compile_model(tmp_path / "a.xml", "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    made = process_core().compile_model(tmp_path / "a.xml", "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     facts = [node.get_rt_info() for node in made.get_runtime_model().get_ops()]
     found = [
         fact["runtimePrecision"].astype(str) for fact in facts if "FullyConnected" in fact["layerType"].astype(str)

@@ -6,6 +6,7 @@ out between threads by its outputs, never by what is summed (2026.4 on a process
 
 from __future__ import annotations
 
+import functools
 import threading
 from importlib import metadata
 from pathlib import Path
@@ -20,7 +21,7 @@ from vitkit.engines.engine import EngineFacts
 from vitkit.engines.processor import processor_threads
 from vitkit.engines.wrapped import WrappedEngine, build_or_find, folder_name, notes_of, source_of, why_missing
 
-__all__ = ["PRECISIONS", "make", "missing", "open_folder"]
+__all__ = ["PRECISIONS", "make", "missing", "open_folder", "process_core"]
 
 Array = np.ndarray[Any, Any]
 PRECISIONS = ("fp32", "bf16", "int8")
@@ -34,6 +35,18 @@ def missing() -> str:
     return why_missing("openvino", "openvino")
 
 
+@functools.cache
+def process_core() -> Any:
+    """The one `openvino.Core` of this process, never let go.
+
+    Each Core takes over the thread's stack for signals and gives back, at its end, the one it found: of two that overlap the
+    second gives back what the first has freed, and the next signal ends the process (2026.4).
+    """
+    import openvino
+
+    return openvino.Core()
+
+
 def make(bundle: Bundle, precision: str) -> WrappedEngine:
     """Compile the bundle's model, or find what was compiled before.
 
@@ -45,14 +58,12 @@ def make(bundle: Bundle, precision: str) -> WrappedEngine:
     shape = [1, bundle.config.in_channels, *bundle.config.image_size]
 
     def write(folder: Path) -> None:
-        import openvino
-
         from vitkit.exporters.openvino import write_openvino
 
         written = folder / "graph.xml"
         model, ranges = source.parts()
         write_openvino(model, written, ranges=ranges)
-        core = openvino.Core()
+        core = process_core()
         graph = core.read_model(written)
         graph.reshape(shape)  # a fixed shape compiles to the fastest kernels
         compiled = core.compile_model(graph, "CPU", _settings(precision, processor_threads(), streams=True))
@@ -90,7 +101,7 @@ class _Compiled:
 
         self.data = np.fromfile(folder / GRAPH, np.uint8)  # weights may stay where they are in it
         blob = openvino.Tensor(self.data, shared_memory=True)
-        self.model = openvino.Core().import_model(blob, "CPU", settings)
+        self.model = process_core().import_model(blob, "CPU", settings)
         self.own = threading.local()
 
     def __call__(self, images: Array) -> Outputs:
@@ -114,9 +125,7 @@ def _settings(precision: str, threads: int, streams: bool) -> dict[str, Any]:
 def _check_processor(precision: str) -> None:
     if precision != "bf16":
         return
-    import openvino
-
-    if "BF16" not in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+    if "BF16" not in process_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         raise UserError(
             "--engine openvino --precision bf16: this processor multiplies no bf16 matrices (it has neither avx512_bf16 nor "
             "amx_bf16), so it would gain nothing. Use --precision fp32 or int8."
