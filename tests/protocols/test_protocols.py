@@ -21,6 +21,7 @@ from vitkit.cli.main import main
 from vitkit.config import UserError
 from vitkit.console import Console
 from vitkit.data.samples import Sample, Source
+from vitkit.engines.book import ENGINES
 from vitkit.evals import features
 from vitkit.evals.fewshot import Support, draw_support, measure_fewshot
 from vitkit.report import Row
@@ -142,6 +143,8 @@ def test_the_file_for_the_board(
     found = json.loads((tmp_path / "run" / "results.json").read_text())
     assert found["rows"] == printed
     assert (found["kind"], found["version"], found["protocol"]) == ("vitkit-results", 1, "knn")
+    engine = found["settings"].pop("engine")
+    assert (engine["name"] in ENGINES, engine["precision"]) == (True, "fp32")
     assert found["settings"] == {"preprocess": "own", "neighbours": 5, "temperature": 0.07}
     data = found["data"]
     assert (data["name"], data["split"], data["images"]) == ("photos", "test", 12)
@@ -282,8 +285,8 @@ def test_fewshot_draws_from_usable_images_in_the_order_of_the_data(model: Path, 
     def of(split: str) -> tuple[torch.Tensor, np.ndarray]:
         paths = [path for name in sorted(COLOURS) for path in sorted((root / split / name).iterdir())]
         labels = [sorted(COLOURS).index(path.parent.name) for path in paths]
-        images = torch.stack([bundle.preprocess(Image.open(path)) for path in paths])
-        return bundle.run(images).features, np.array(labels)  # type: ignore[misc]
+        images = np.stack([bundle.preprocess(Image.open(path)).numpy() for path in paths])
+        return torch.from_numpy(bundle.run(images).features), np.array(labels)  # type: ignore[misc]
 
     x, labels = of("train")
     supports = [Support(3, seed, draw_support(labels, 3, (3,), seed)[3]) for seed in (0, 1, 2)]

@@ -37,20 +37,21 @@ __all__ = [
 ]
 
 
-def open_model(request: Request, console: Console) -> Bundle:
-    """The model, ready to run, and its notes said.
+def open_model(request: Request, console: Console, *, runs: bool = True) -> Bundle:
+    """The model, and its notes said; with ``runs`` also with the engine that was asked for, which is noted.
 
     Raises:
         UserError: no such model.
     """
     check_choice(request.engine, request.precision)
     bundle = load_model(request.model, **request.overrides)
-    bundle.run = engine = make_engine(bundle, request.engine, request.precision)
     console.say(f"model: {request.model}: {describe_model(bundle)}")
     for note in bundle.notes:
         console.say(f"model: {note}")
-    console.say(f"engine: {engine.facts.describe()}")
-    request.account.settings["engine"] = engine.facts._asdict()
+    if runs:
+        bundle.run = engine = make_engine(bundle, request.engine, request.precision)
+        console.say(f"engine: {engine.facts.describe()}")
+        request.account.settings["engine"] = engine.facts._asdict()
     request.account.model.update(name=request.model, fingerprint=fingerprint(bundle))
     return bundle
 

@@ -61,7 +61,7 @@ def run(request: Request, console: Console) -> list[Row]:
         )
     if missing:
         console.warn(f"{len(missing)} of {len(tasks)} tasks have no folder in {root}: {', '.join(missing)}")
-    bundle = open_model(request, console)
+    bundle = open_model(request, console, runs=False)  # it is trained, and the loop computes
     recipe, settings = _recipe(request, bundle), _grid(request)
     about = _about(request, settings)
     rates, lengths = (sorted({choice[place] for choice in settings}) for place in (0, 1))
