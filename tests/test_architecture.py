@@ -27,7 +27,8 @@ LAYERS = {
     "zoo": 3, "analysis": 3, "exporters": 3, "diagnose": 3, "trackers": 3,
     "runfolder": 1, "train": 4, "engines": 4, "runlog": 5, "planning": 5,
     "evals": 5,
-    "recipes": 6, "audits": 6, "finetuning": 6, "pretraining": 6, "protocols": 6, "board": 6, "papers": 6, "jobs": 6,
+    "recipes": 6, "audits": 6, "finetuning": 6, "pretraining": 6, "protocols": 6, "board": 6, "papers": 6, "server": 6,
+    "predicting": 6, "jobs": 6,
     "cli": 7, "__main__": 8,
 }  # fmt: skip
 ALLOWED = {
@@ -37,6 +38,7 @@ ALLOWED = {
     ("finetuning", "recipes"), ("pretraining", "recipes"), ("jobs", "pretraining"), ("jobs", "recipes"),
     ("jobs", "finetuning"), ("jobs", "audits"), ("jobs", "protocols"), ("jobs", "board"), ("finetuning", "audits"),
     ("papers", "recipes"), ("papers", "pretraining"), ("papers", "board"), ("jobs", "papers"),
+    ("jobs", "server"), ("jobs", "predicting"),
     ("protocols", "recipes"), ("protocols", "pretraining"),  # vtab fine-tunes 19 times, by the recipe of the paper
 }  # fmt: skip
 NEEDS_ORDER = [

@@ -68,7 +68,8 @@ def test_a_probe_times_each_batch_and_stops_where_memory_or_time_ends() -> None:
     assert all(line["seconds"] > 0 and line["memory"] > 2**20 for line in lines)
     assert [line["batch"] for line in measured(task(until=0.0))] == [2]
     here = lines[0]["memory"]
-    assert [line["batch"] for line in measured(task(base=here - 1000, limit=here))] == [2]
+    less = here - 2**26  # by more than the kernel's count of pages is off, which is kept apart for each processor
+    assert [line["batch"] for line in measured(task(base=less, limit=here))] == [2]
     relative = dataclasses.asdict(dataclasses.replace(TINY, position="relative"))
     assert len(list(measured(task(config=relative, batches=[1], precision="bf16")))) == 1
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import dataclasses
 import glob
 import io
 import json
@@ -22,8 +21,7 @@ from vitkit.console import Console
 from vitkit.data.containers import ImageSource
 from vitkit.data.pixels import IMAGE_SUFFIXES, MAX_PIXELS, ImageError
 from vitkit.data.sources import TABLE_SUFFIXES, find_images, read_images
-from vitkit.engines.book import AUTO, check_choice, make_engine
-from vitkit.engines.kept.ready import Ready, keep_ready, open_ready, ready
+from vitkit.engines.opened import open_for_answers
 from vitkit.engines.stream import stream as compute
 
 __all__ = ["PredictResult", "expand_paths", "predict"]
@@ -80,7 +78,7 @@ def predict(
         raise UserError(f"{out} is one of the files to predict on; it would be overwritten. Choose another -o.")
     for what, count in ignored.items():
         console.warn(f"left out of the folders: {count} {what}")
-    opened = _open(model, engine, precision, overrides or {}, len(images), console)
+    opened = open_for_answers(model, engine, precision, overrides, images=len(images), say=console.say)
     for note in opened.notes:
         console.warn(note)
     facts = opened.engine.facts
@@ -116,25 +114,6 @@ def predict(
     if not written:
         raise UserError(f"none of the {len(skipped)} files can be used, the first: {skipped[0][0]}: {skipped[0][1]}.")
     return PredictResult([], written, skipped)
-
-
-def _open(
-    model: str | Path | Bundle, engine: str, precision: str, overrides: dict[str, Any], images: int, console: Console
-) -> Ready:
-    """A model that was opened with the same words before is not loaded again where a wrapped runtime computes it."""
-    if isinstance(model, Bundle):
-        if (engine, precision) == (AUTO, AUTO):
-            return ready(model)
-        return ready(dataclasses.replace(model, run=make_engine(model, engine, precision), _made=None))
-    if found := open_ready(model, engine, precision, overrides):
-        return found
-    from vitkit.zoo.load import load_model
-
-    check_choice(engine, precision)
-    bundle = load_model(model, **overrides)
-    bundle.run_by(lambda it: make_engine(it, engine, precision, images, console.say))
-    keep_ready(model, bundle, engine, precision, overrides)
-    return ready(bundle)
 
 
 def _is_same_file(a: Path, b: Path) -> bool:

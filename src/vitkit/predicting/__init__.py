@@ -1,0 +1,1 @@
+"""Prediction over many images: what is listed, written in parts, joined and resumed."""
