@@ -39,6 +39,7 @@ ALLOWED = {
     ("jobs", "finetuning"), ("jobs", "audits"), ("jobs", "protocols"), ("jobs", "board"), ("finetuning", "audits"),
     ("papers", "recipes"), ("papers", "pretraining"), ("papers", "board"), ("jobs", "papers"),
     ("jobs", "server"), ("jobs", "predicting"),
+    ("train", "engines"),  # its blocks in C, and nothing else
     ("protocols", "recipes"), ("protocols", "pretraining"),  # vtab fine-tunes 19 times, by the recipe of the paper
 }  # fmt: skip
 NEEDS_ORDER = [
