@@ -153,9 +153,11 @@ INLINE void keep_f32(f32 *to, const f32 *v, int64_t tokens, int64_t padded, int6
     }
 }
 
+#ifndef PARTS  // all that is asked for are the parts above
 #define NUMBER f32
 #include "block.c"
 #undef NUMBER
+#endif
 
 #ifdef __AVX512BF16__
 
@@ -202,9 +204,11 @@ INLINE void keep_bf16(bf16 *to, const bf16 *v, int64_t tokens, int64_t padded, i
     }
 }
 
+#ifndef PARTS  // all that is asked for are the parts above
 #define NUMBER bf16
 #include "block.c"
 #undef NUMBER
+#endif
 
 #endif
 

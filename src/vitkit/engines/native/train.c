@@ -8,6 +8,7 @@
 // Kept from forward to backward, beside the input: q, k, v, what attention gives, the hidden layer before its activation (bf16), the
 // tokens between the two halves, means and scales of the norms, and the logarithms of softmax's sums (float32).
 
+#define PARTS
 #include "block.c"
 
 #ifdef __AVX512BF16__
