@@ -136,8 +136,8 @@ def test_every_module_imports_and_every_public_name_is_there_twice() -> None:
 def test_the_public_surface_is_this() -> None:
     assert vitkit.__all__ == [
         "UserError", "ViTConfig", "VisionTransformer", "analyze", "audit", "benchmark", "compare", "convert", "demo", "doctor",
-        "evaluate", "explain", "export", "finetune", "list_datasets", "list_models", "list_recipes", "load", "paper", "predict", "pretrain",
-        "results", "verify",
+        "evaluate", "explain", "export", "finetune", "list_datasets", "list_models", "list_recipes", "load", "paper", "predict",
+        "pretrain", "results", "verify",
     ]  # fmt: skip
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         vitkit.nothing  # noqa: B018

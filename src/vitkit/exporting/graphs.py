@@ -28,7 +28,7 @@ NOTES = {
     (
         "onnx",
         "bf16",
-    ): "weights of dense layers are kept in bf16 and computed in float32: ONNX Runtime multiplies no bf16 on processors",
+    ): "dense layers keep weights in bf16 and compute in float32: ONNX Runtime multiplies no bf16 on processors",
     ("openvino", "fp16"): "weights of dense layers are kept in fp16; processors compute them in float32",
     ("openvino", "bf16"): "products, and what passes between operations, are in bf16 by INFERENCE_PRECISION_HINT",
     ("torch", "fp16"): "dense layers multiply in fp16, all else is float32",

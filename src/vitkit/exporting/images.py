@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from PIL import Image
@@ -26,6 +26,7 @@ from vitkit.engines.calibration import for_calibration
 __all__ = ["RANDOM", "CheckImages", "find_images_to_check", "random_images", "spread"]
 
 Array = np.ndarray
+T = TypeVar("T")
 RANDOM = 32  # images of random pixels, where a model has no run and no images were named
 MOST = 2_000  # images that are compared; more are thinned out evenly
 SPLITS = ("test", "val", "all", "train")  # of named data, the first that is there
@@ -49,12 +50,11 @@ def find_images_to_check(bundle: Bundle, data: str | Path | None, eight: bool, c
     Raises:
         UserError: data that cannot be read; validation images that are gone; 8 bits and no images.
     """
+    found: CheckImages | None = None
     if data is not None:
         found = _named(bundle, data, console)
     elif bundle.training:
         found = _of_run(bundle, eight)
-    else:
-        found = None
     if found is None:
         if eight:
             raise UserError(
@@ -79,11 +79,11 @@ def find_images_to_check(bundle: Bundle, data: str | Path | None, eight: bool, c
     return found._replace(calibrating=tuple(spread(found.calibrating, CALIBRATING)))
 
 
-def spread(items: Sequence, most: int) -> list:
+def spread(items: Sequence[T], most: int) -> list[T]:
     """At most so many of a sequence, evenly spread."""
-    return (
-        [items[place] for place in np.unique(np.linspace(0, len(items) - 1, most).round().astype(int))] if items else []
-    )
+    if not items:
+        return []
+    return [items[place] for place in np.unique(np.linspace(0, len(items) - 1, most).round().astype(int)).tolist()]
 
 
 def random_images(record: Preprocess) -> Array:

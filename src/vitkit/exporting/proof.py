@@ -107,8 +107,8 @@ def compare(answers: Answers, names: Sequence[str], plain: Array, other: Array) 
     unequal, gap = changed.any(axes), np.where(changed, apart, 0.0).max(axes, initial=0.0)
     tied = unequal & (gap <= 2 * min(difference, MOST_DIFFERENCE))
     figures["agreement"] = float(1 - (unequal & ~tied).mean())
-    figures["ties"] = tuple(names[i] for i in np.flatnonzero(tied))
-    figures["differing"] = tuple(names[i] for i in np.flatnonzero(unequal & ~tied))
+    figures["ties"] = tuple(names[i] for i in np.flatnonzero(tied).tolist())
+    figures["differing"] = tuple(names[i] for i in np.flatnonzero(unequal & ~tied).tolist())
     return figures
 
 

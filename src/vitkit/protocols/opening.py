@@ -38,7 +38,7 @@ __all__ = [
 
 
 def open_model(request: Request, console: Console, *, runs: bool = True) -> Bundle:
-    """The model, and its notes said; with ``runs`` also with the engine that was asked for, which is noted. Without, it has modules.
+    """The model, and its notes said; with ``runs`` also with the engine that was asked for, which is noted; without, not a graph.
 
     Raises:
         UserError: no such model.
