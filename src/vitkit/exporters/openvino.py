@@ -81,6 +81,7 @@ class _OpenVinoBuilder:
         if self.stored == "fp32":
             return self.constant(weight)
         kept = reduced(np.ascontiguousarray(weight), self.stored)
+        self.kept.append(kept)
         if self.stored == "fp16":
             return self.ops.convert(self.ops.constant(kept), np.float32)
         tensor = self.openvino.Tensor(kept.view(np.uint16), kept.shape, self.openvino.Type.bf16)

@@ -16,7 +16,7 @@ from vitkit.config import UserError, read_json
 from vitkit.console import Console
 from vitkit.data.audit import digest
 from vitkit.data.containers import ImageSource
-from vitkit.data.pixels import Preprocess, to_planes
+from vitkit.data.pixels import Preprocess, normalise, to_planes
 from vitkit.data.samples import Sample, Source, match_classes
 from vitkit.data.sources import find_images
 from vitkit.datasets.book import data_name, read_data
@@ -86,13 +86,11 @@ def spread(items: Sequence[T], most: int) -> list[T]:
     return [items[place] for place in np.unique(np.linspace(0, len(items) - 1, most).round().astype(int)).tolist()]
 
 
-def random_images(record: Preprocess) -> Array:
-    """Normalised images (n, C, H, W) of random pixels: patches of colour, so that tokens differ, and noise."""
-    from vitkit.data.pixels import normalise
-
+def random_images(record: Preprocess, count: int = RANDOM) -> Array:
+    """Normalised images (count, C, H, W) of random pixels: patches of colour, so that tokens differ, and noise."""
     rng, (H, W), C = np.random.default_rng(0), record.image_size, record.channels
     made = []
-    for number in range(RANDOM):
+    for number in range(count):
         coarse = rng.integers(0, 256, (2 + number % 7, 2 + number % 5, C), np.uint8)
         planes = [
             np.asarray(Image.fromarray(coarse[..., c]).resize((W, H), Image.Resampling.BILINEAR)) for c in range(C)
