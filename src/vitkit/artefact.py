@@ -36,6 +36,7 @@ __all__ = [
     "artefact_record",
     "find_artefact",
     "read_artefact",
+    "refusal",
 ]
 
 FORMAT, FORMAT_VERSION = "vitkit-artefact", 1
@@ -167,6 +168,14 @@ def read_artefact(folder: Path) -> Artefact:
         facts["training"],
         values.get("proof", {}),
         tuple(map(str, values.get("notes", ()))),
+    )
+
+
+def refusal(folder: Path) -> UserError:
+    """What to say where the model's modules are needed."""
+    return UserError(
+        f"{folder} is an exported artefact: a graph for another runtime, without the model's modules. vit predict, evaluate, "
+        "benchmark and serve take it; for all else name the model that it was exported from."
     )
 
 

@@ -112,6 +112,17 @@ class Bundle:
             )
         return self.preprocess_record
 
+    def require_modules(self) -> None:
+        """Check that the model itself is there, not a graph that was exported from it.
+
+        Raises:
+            UserError: the bundle is an exported artefact's.
+        """
+        if self.artefact is not None:
+            from vitkit.artefact import refusal
+
+            raise refusal(self.artefact.folder)
+
     def require_classes(self) -> None:
         """Check that the model gives one answer per image.
 
@@ -202,8 +213,7 @@ class Bundle:
         """
         from safetensors.torch import save
 
-        if self.artefact is not None:
-            raise UserError(f"{self.place} is an exported artefact: it has no weights to save. Copy its folder.")
+        self.require_modules()
         folder = Path(path)
         if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not is_bundle(folder))):
             raise UserError(f"{folder} exists and is not a bundle. Choose another place.")

@@ -115,6 +115,7 @@ def explain(
     for what, count in ignored.items():
         console.warn(f"left out of the folders: {count} {what}")
     bundle = model if isinstance(model, Bundle) else load(model, **dict(overrides or {}))
+    bundle.require_modules()
     for note in bundle.notes:
         console.warn(note)
     asked = ask(bundle.model, method, layers, heads, residual, pool)

@@ -8,12 +8,12 @@ from typing import Any, NoReturn, cast
 import torch
 from torch import nn
 
-from vitkit.artefact import Artefact
+from vitkit.artefact import Artefact, refusal
 from vitkit.bundle import Bundle
-from vitkit.config import UserError, from_dict
+from vitkit.config import from_dict
 from vitkit.models.vit import VisionTransformer, ViTConfig
 
-__all__ = ["NoModules", "exported_bundle", "refusal"]
+__all__ = ["NoModules", "exported_bundle"]
 
 
 class NoModules(nn.Module):
@@ -28,14 +28,6 @@ class NoModules(nn.Module):
         raise refusal(self.folder)
 
     forward_features = forward_head = outputs = forward
-
-
-def refusal(folder: Path) -> UserError:
-    """What to say where the model's modules are needed."""
-    return UserError(
-        f"{folder} is an exported artefact: a graph for another runtime, without the model's modules. vit predict, evaluate, "
-        "benchmark and serve take it; for all else name the model that it was exported from."
-    )
 
 
 def exported_bundle(artefact: Artefact) -> Bundle:

@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from vitkit.artefact import find_artefact, read_artefact
+from vitkit.artefact import find_artefact, read_artefact, refusal
 from vitkit.bundle import Bundle, is_bundle, read_bundle_config
 from vitkit.config import UserError, did_you_mean, override, read_json
 from vitkit.data.pixels import Preprocess
 from vitkit.models.vit import ViTConfig
 from vitkit.zoo.adapt import adapt_channels, rebuild, resize
-from vitkit.zoo.exported import exported_bundle, refusal
+from vitkit.zoo.exported import exported_bundle
 from vitkit.zoo.recognise import ADAPTED, Recognised, recognise
 from vitkit.zoo.rows import ROWS, find_row, suggest
 from vitkit.zoo.sidecar import SIDECAR
@@ -37,9 +37,7 @@ def load_model(name: str | Path, *, offline: bool = False, exported: bool = Fals
     Raises:
         UserError: nothing of that name, an unknown override, or weights that do not fit.
     """
-    if isinstance(name, str | Path) and _exists(path := Path(name)) and (folder := find_artefact(path)):
-        if not exported:
-            raise refusal(folder)
+    if exported and isinstance(name, str | Path) and (folder := find_artefact(Path(name))):
         if overrides:
             raise UserError(
                 f"{folder} is an exported artefact: {', '.join(overrides)} cannot be changed any more. Export the model anew so."
@@ -107,6 +105,8 @@ def find_checkpoint(
             read_bundle_config(path)  # says what is wrong with it
         if is_bundle(path / "model"):
             raise UserError(f"{path} is not a model. Did you mean {path / 'model'}?")
+    if there and (folder := find_artefact(path)):
+        raise refusal(folder)
     if there:
         return recognise(path, source_image_size=source_image_size, overrides=overrides)
     row = find_row(str(name))
