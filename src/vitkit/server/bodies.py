@@ -21,7 +21,7 @@ MOST_FIELDS = 16  # of a form, beside its files
 MOST_FIELD = 1024  # bytes of one
 
 
-class Gone(Exception):
+class Gone(Exception):  # noqa: N818 - no error of ours
     """The client went away before it had sent everything."""
 
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 __all__ = ["Refused", "error_body"]
 
 
-class Refused(Exception):
+class Refused(Exception):  # noqa: N818 - no error of ours
     """A request, or one image of it, that is not answered.
 
     Args:

@@ -8,7 +8,6 @@ import os
 import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -249,10 +248,3 @@ def version_of(path: str) -> str:
         with each.open("rb") as file:
             digest.update(f"{each.name}\0{hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
     return digest.hexdigest()[:12]
-
-
-def batcher_maker(
-    readers: Executor, workers: int, limits: Any, observer: Callable[[str], Any]
-) -> Callable[..., Batcher]:
-    """Queues whose images are decoded by the same threads."""
-    return lambda name, ready: Batcher(ready, readers, workers, limits, observer(name))
