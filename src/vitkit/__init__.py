@@ -29,6 +29,7 @@ _HOMES = {
     "predict": "vitkit.jobs.predict",
     "pretrain": "vitkit.jobs.pretrain",
     "results": "vitkit.jobs.results",
+    "serve": "vitkit.jobs.serve",
     "verify": "vitkit.jobs.verify",
 }
 
@@ -54,6 +55,7 @@ __all__ = [
     "predict",
     "pretrain",
     "results",
+    "serve",
     "verify",
 ]
 
