@@ -16,22 +16,22 @@ const headline = ({ prediction, probability, unknown, labels, top }) => {
   const closest = top[0]?.class;
   if (unknown) return {
     text: "None of these", number: null,
-    why: `This photo is unlike those that the model learnt from. ${labels ? "What it found below" : `${closest}, the closest class,`} is no more than a guess.`,
+    why: `This photo is unlike those that the model learnt from. ${labels ? "What it found below" : `The closest class, ${closest},`} is no more than a guess.`,
   };
   if (labels) return labels.length
     ? { text: labels.join(", "), number: null, why: `${labels.length === 1 ? "The one class that reaches its" : "The classes that reach their"} threshold.` }
     : { text: "None of its classes", number: null, why: "No class reaches its threshold." };
-  return { text: prediction, number: probability, why: probability < 0.5 ? "Unsure: no class reaches 50 %." : null };
+  return { text: prediction, number: probability, why: probability < 0.5 ? "Unsure: no class reaches 50\u00a0%." : null };
 };
 
-const trust = (prediction, model) => [
+const trust = (prediction, model) => prediction.unknown ? [] : [
   model.calibrated
-    ? "Confidence is calibrated: on photos like those held out of training, answers at 80 % are right about 8 times in 10."
-    : "Confidence is not calibrated: it ranks the classes, but 80 % need not mean right 8 times in 10.",
+    ? "Confidence is calibrated: on photos like those held out of training, answers at 80\u00a0% are right about 8 times in 10."
+    : "Confidence is not calibrated: it ranks the classes, but 80\u00a0% need not mean right 8 times in 10.",
   prediction.unknown === null || prediction.unknown === undefined
     ? "This model cannot tell photos of something else: every photo gets an answer from its own classes."
-    : prediction.unknown ? null : "The photo is like those that the model learnt from.",
-].filter(Boolean);
+    : "The photo is like those that the model learnt from.",
+];
 
 export const spoken = ({ prediction }) => {
   const { text, number, why } = headline(prediction);

@@ -69,7 +69,12 @@ const paint = () => {
   area.setAttribute("aria-busy", String(is === "running"));
 };
 
-const keepFocus = (from, to) => { if (document.activeElement === from || document.activeElement === document.body) to.focus(); };
+// A button that goes away hands the focus on, so that the keyboard does not begin anew at the top.
+const handOver = (from, change, to) => {
+  const focused = document.activeElement === from;
+  change();
+  if (focused) to().focus({ preventScroll: true });
+};
 
 const one = async (item, run) => {
   const { signal } = run.flight;
@@ -130,14 +135,12 @@ const go = async () => {
   run.spent = performance.now() - run.began;
   run.flight = null;
   if (run !== batch) return;
-  tell(true);
+  handOver(cancel, () => tell(true), () => (run.left ? more : csv.disabled ? clear : csv));
   const failure = ends.map(end => end.reason).find(reason => reason instanceof api.Failure);
   const broken = ends.map(end => end.reason).find(reason => reason && !(reason instanceof api.Failure) && reason.name !== "AbortError");
   if (broken) throw broken;
   if (failure) complain(trouble, failure);
   else say(run.left ? "Stopped." : `Done: ${sum()}.`);
-  if (run.left) keepFocus(cancel, more);
-  else keepFocus(cancel, csv.disabled ? clear : csv);
 };
 
 export const start = (model, limits, { entries, leftOut }) => {
@@ -163,7 +166,7 @@ const stop = () => {
 };
 
 cancel.addEventListener("click", () => batch.flight?.abort());
-more.addEventListener("click", () => { go(); keepFocus(more, cancel); });
+more.addEventListener("click", () => handOver(more, go, () => cancel));
 clear.addEventListener("click", () => { stop(); area.hidden = true; byId("file").focus(); say("Cleared."); });
 csv.addEventListener("click", () => save("predictions.csv",
   answersCsv(batch.items.filter(item => item.state === "done"), batch.model.tells_unknown), "text/csv;charset=utf-8"));

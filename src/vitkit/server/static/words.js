@@ -8,9 +8,9 @@ export const counted = (number, one, many = `${one}s`) => `${count(number)} ${nu
 export const percent = part => {
   if (!Number.isFinite(part)) return "–";
   const shown = 100 * part;
-  if (shown > 0 && shown < 0.1) return "< 0.1 %";
-  if (shown > 99.9 && shown < 100) return "> 99.9 %";
-  return `${shown.toFixed(1)} %`;
+  if (shown > 0 && shown < 0.1) return "< 0.1\u00a0%";
+  if (shown > 99.9 && shown < 100) return "> 99.9\u00a0%";
+  return `${shown.toFixed(1)}\u00a0%`;
 };
 
 export const milliseconds = time => {
