@@ -33,9 +33,7 @@ def test_everything_is_described(server: Live) -> None:
         ("post", "/v1/models/{name}:predict"), ("post", "/v1/models/{name}:explain"),
     }  # fmt: skip
     predict = found["paths"]["/v1/models/{name}:predict"]["post"]
-    assert set(predict["responses"]) == set(
-        ["200", "400", "401", "404", "408", "413", "415", "422", "429", "500", "503", "504"]
-    )
+    assert set(predict["responses"]) == set(["200", "400", "401", "404", "408", "413", "415", "422", "429", "500", "503", "504"])
     assert set(predict["requestBody"]["content"]) >= {"multipart/form-data", "application/json", "image/*"}
 
 

@@ -264,9 +264,7 @@ class TestPhoto:
         expected = served.predict(path)
         with visiting(browser, served) as page:
             assert "Nothing yet" in page.locator("#answer").inner_text()
-            with page.expect_response("**:predict?**") as came:
-                page.set_input_files("#file", path)
-            assert came.value.request.headers["content-length"] == str(path.stat().st_size)
+            page.set_input_files("#file", path)
             assert answered(page) == f"{expected['prediction']} {percent(expected['probability'])}"
             bars = [line.inner_text().split("\n") for line in page.locator(".bars li").all()]
             assert bars == [[one["class"], percent(one["probability"])] for one in expected["top"]]
@@ -298,7 +296,7 @@ class TestPhoto:
             page.set_input_files("#file", path)
             answered(page)
             assert page.evaluate("[picture.naturalWidth, picture.naturalHeight]") == [40, 60]
-            page.get_by_role("button", name="Show where the model looked").click()
+            page.get_by_role("button", name="Show the attention map").click()
             page.wait_for_selector("#seen", state="visible")
             frame, seen, heat = (page.locator(f"#{name}").bounding_box() for name in ("picture", "seen", "heat"))
             assert seen["width"] == pytest.approx(frame["width"], abs=1)  # a centre crop: 40 of 60 rows
@@ -433,7 +431,7 @@ class TestAnswers:
             ):
                 assert fact in about
             assert "sky, sea, land" in about
-            page.get_by_role("button", name="Show where the model looked").click()
+            page.get_by_role("button", name="Show the attention map").click()
             page.wait_for_selector("#seen", state="visible")
             assert page.locator("#explained").input_value() in ("sky", "land")
             assert "did not see" not in page.locator("#map-text").inner_text()  # squashed: it saw all
@@ -456,7 +454,7 @@ class TestAnswers:
             page.set_input_files("#file", photo(tmp_path, "a.png"))
             best = answered(page).rsplit(" ", 1)[0]
             assert asked == []
-            page.get_by_role("button", name="Show where the model looked").click()
+            page.get_by_role("button", name="Show the attention map").click()
             page.wait_for_selector("#seen", state="visible")
             assert len(asked) == 1
             assert page.locator("#explained").input_value() == best
@@ -473,9 +471,29 @@ class TestAnswers:
             page.wait_for_selector("#seen", state="visible")
             assert f"What spoke for {other}" in page.locator("#map-text").inner_text()
             assert page.evaluate("alive.size") == 2  # the photo and its one map
-            page.get_by_role("button", name="Hide the map").click()
+            page.get_by_role("button", name="Hide the attention map").click()
             assert not page.locator("#seen").is_visible()
             assert page.evaluate("alive.size") == 1
+
+    def test_a_model_that_was_exchanged_meanwhile_is_described_anew(
+        self, browser: Any, served: Served, tmp_path: Path
+    ) -> None:
+        asked: list[str] = []
+
+        def older(route: Any) -> None:
+            facts = route.fetch().json()
+            asked.append(facts["models"][0]["version"])
+            if len(asked) == 1:
+                facts["models"][0].update(version="of yesterday", licence="an old one")
+            route.fulfill(json=facts)
+
+        with visiting(browser, served, before=lambda page: page.route("**/v1/models", older)) as page:
+            assert "an old one" in page.locator("#about").inner_text()
+            page.set_input_files("#file", photo(tmp_path, "a.png"))
+            answered(page)
+            until(page, "name => document.getElementById('about-body').textContent.includes(name)", asked[0][:12])
+            assert "an old one" not in page.locator("#about").inner_text()
+            assert len(asked) == 2
 
     def test_a_model_that_cannot_be_explained_offers_no_map(self, browser: Any, served: Served, tmp_path: Path) -> None:
         def mute(route: Any) -> None:
@@ -815,7 +833,7 @@ class TestAccess:
             page.set_input_files("#file", photo(tmp_path, "a_name_of_one_long_word_that_goes_on_and_on_and_on.png"))
             answered(page)
             check(page, "result")
-            page.get_by_role("button", name="Show where the model looked").click()
+            page.get_by_role("button", name="Show the attention map").click()
             page.wait_for_selector("#seen", state="visible")
             check(page, "map")
             (tmp_path / "broken.jpg").write_bytes(b"no")

@@ -85,8 +85,8 @@ const single = ({ file: chosen, path }) => {
 
 const receive = ({ entries, leftOut, folder: walked }) => {
   complain(byId("input-trouble"), null);
-  if (!model) return;
-  if (entries.length === 1 && !walked) single(entries[0]);
+  if (!model) complain(byId("input-trouble"), { title: "No model yet.", message: "The server has not said which models it serves. Wait for it, or try again above." });
+  else if (entries.length === 1 && !walked) single(entries[0]);
   else if (entries.length) batch.start(model, limits, { entries, leftOut });
   else complain(byId("input-trouble"), { title: "No photo there.", message: leftOut ? `The folder holds ${counted(leftOut, "file")}, none of them an image.` : "What came is no file. Save the photo and choose it, or copy the photo itself and paste it." });
 };

@@ -26,7 +26,7 @@ const fold = () => {
   flight?.abort();
   drop();
   controls.hidden = true;
-  toggle.textContent = "Show where the model looked";
+  toggle.textContent = "Show the attention map";
   toggle.setAttribute("aria-expanded", "false");
 };
 
@@ -91,7 +91,7 @@ export const offer = answered => {
 toggle.addEventListener("click", () => {
   if (!controls.hidden) { fold(); return; }
   controls.hidden = false;
-  toggle.textContent = "Hide the map";
+  toggle.textContent = "Hide the attention map";
   toggle.setAttribute("aria-expanded", "true");
   draw();
 });
