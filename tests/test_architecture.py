@@ -137,7 +137,7 @@ def test_the_public_surface_is_this() -> None:
     assert vitkit.__all__ == [
         "UserError", "ViTConfig", "VisionTransformer", "analyze", "audit", "benchmark", "compare", "convert", "demo", "doctor",
         "evaluate", "explain", "export", "finetune", "list_datasets", "list_models", "list_recipes", "load", "paper", "predict",
-        "pretrain", "results", "verify",
+        "pretrain", "results", "serve", "verify",
     ]  # fmt: skip
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         vitkit.nothing  # noqa: B018

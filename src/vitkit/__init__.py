@@ -30,6 +30,7 @@ _HOMES = {
     "predict": "vitkit.jobs.predict",
     "pretrain": "vitkit.jobs.pretrain",
     "results": "vitkit.jobs.results",
+    "serve": "vitkit.jobs.serve",
     "verify": "vitkit.jobs.verify",
 }
 
@@ -56,6 +57,7 @@ __all__ = [
     "predict",
     "pretrain",
     "results",
+    "serve",
     "verify",
 ]
 

@@ -28,6 +28,7 @@ from vitkit.cli import (
     exporting,
     papers,
     published,
+    serving,
     training,
 )
 from vitkit.cli.options import (
@@ -51,7 +52,7 @@ __all__ = ["cli", "main"]
 
 SECTIONS = (
     ("Make a classifier", ("audit", "finetune", "demo")),
-    ("Use it", ("predict", "evaluate", "compare")),
+    ("Use it", ("predict", "evaluate", "compare", "serve")),
     ("See inside", ("explain", "analyze")),
     ("Train as published", ("pretrain", "recipes")),
     ("Published models", ("models", "verify", "convert")),
@@ -274,6 +275,7 @@ for _command in (
     papers.paper,
     published.datasets,
     results,
+    serving.serve,
     training.pretrain,
     training.recipes,
 ):
