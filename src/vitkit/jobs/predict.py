@@ -127,7 +127,10 @@ def _predict_in_parts(
 ) -> PredictResult:
     inside = f", those of {listing.containers:,} tables or archives among them" if listing.containers else ""
     console.say(f"found {listing.count:,} images{inside}")
-    done = predict_in_parts(request, parts, listing, world, console)
+    try:
+        done = predict_in_parts(request, parts, listing, world, console)
+    finally:
+        parts.release()
     console.say(f"wrote {parts.out}: {done.written:,} predicted, {done.skipped:,} skipped")
     _require_some(done.written, done.skipped, done.first)
     return PredictResult([], done.written, _read_skipped(parts.out, done.skipped), num_skipped=done.skipped)

@@ -120,6 +120,11 @@ class Parts:
         except (OSError, NotImplementedError):  # a file system without locks
             self._lock = None
 
+    def release(self) -> None:
+        """Let others write here."""
+        if self._lock is not None:
+            self._lock.release()
+
     def create(self, facts: Facts, listing: Listing, launch: str) -> dict[str, Any]:
         """Begin, and return the manifest.
 
@@ -216,7 +221,7 @@ class Parts:
                 with contextlib.suppress(FileNotFoundError):
                     (self.folder / name).unlink()
             if self._lock is not None:
-                self._lock.release()
+                self.release()
                 (self.folder / "lock").unlink(missing_ok=True)
             self.folder.rmdir()
         except OSError as error:

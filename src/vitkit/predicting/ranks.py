@@ -31,6 +31,7 @@ class Ranks(Protocol):
     def agree(self, facts: dict[str, str], label: str) -> None: ...
     def share(self, value: Any, label: str) -> Any: ...
     def work(self, label: str) -> None: ...
+    def wait(self, label: str) -> None: ...
     def first_alone(self, label: str) -> AbstractContextManager[None]: ...
 
 
@@ -47,6 +48,9 @@ class _One:
 
     def work(self, label: str) -> None:
         """Nobody waits."""
+
+    def wait(self, label: str) -> None:
+        """For nobody."""
 
     def first_alone(self, label: str) -> AbstractContextManager[None]:  # noqa: ARG002
         return contextlib.nullcontext()
@@ -107,3 +111,4 @@ def await_parts(world: Ranks, parts: Parts, slowest: float, patience: float = PA
             )
         missing = left
         time.sleep(LOOK)
+    world.wait("all parts")  # before the first rank joins and removes them
