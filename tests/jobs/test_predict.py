@@ -118,6 +118,10 @@ def test_features_are_what_the_head_reads(kind: str, loaded: Bundle, many: Path,
     assert np.array_equal(np.float32([row["features"] for row in rows[:100]]), few.features)
     logits = few.features @ loaded.model.head.weight.detach().numpy().T + loaded.model.head.bias.detach().numpy()
     assert [CLASSES[index] for index in logits.argmax(1)] == [row["prediction"] for row in rows[:100]]
+    (tmp_path / "bad.png").write_bytes(b"x")
+    nothing = vitkit.predict(loaded, tmp_path / "bad.png", features=True, console=quiet())
+    assert nothing.features is not None
+    assert (nothing.features.shape, nothing.num_skipped) == ((0, 32), 1)
     small = tmp_path / f"small.{kind}"
     vitkit.predict(loaded, many / "0", out=small, features=True, console=quiet())
     assert rows_of(small) == rows[:100]
@@ -364,6 +368,9 @@ def test_the_command_line_says_what_it_cannot_do(
     assert main(["predict", str(model), str(many), "-o", str(out), "--features", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert (told["written"], told["num_skipped"], len(told["skipped"])) == (COUNT, 1, 1)
+
+    assert main(["predict", str(model), str(image), "--features", "--json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)["predictions"][0]["features"]) == 32
 
     def stop(*_: Any) -> None:
         raise KeyboardInterrupt

@@ -230,8 +230,9 @@ def predict(model: str, paths: Sequence[str], as_json: bool, offline: bool, over
             {"path": path, "prediction": p.answer, "probability": p.probability,
              **({} if p.labels is None else {"labels": list(p.labels)}),
              **({} if p.unknown is None else {"unknown": p.unknown}),
-             "top": [{"class": c, "probability": v} for c, v in zip(p.classes, p.probabilities, strict=True)]}
-            for path, p in result.predictions
+             "top": [{"class": c, "probability": v} for c, v in zip(p.classes, p.probabilities, strict=True)],
+             **({} if result.features is None else {"features": result.features[number].tolist()})}
+            for number, (path, p) in enumerate(result.predictions)
         ]  # fmt: skip
         skipped = [{"path": path, "reason": reason} for path, reason in result.skipped]
         facts = {"written": result.written, "out": options["out"], "num_skipped": result.num_skipped}

@@ -157,8 +157,10 @@ def _predict_at_once(request: Request, listing: Listing, stream: TextIO | None, 
         written = write_text(rows(), stream, work.columns, request.kind)
     else:
         found = list(rows())
-        features = np.stack([row.features for row in found if row.features is not None]) if request.features else None
-        return PredictResult([row[:2] for row in found], len(found), skipped, features, len(skipped))
+        vectors = [row.features for row in found if row.features is not None]
+        features = np.stack(vectors) if vectors else np.empty((0, work.columns.features), np.float32)
+        predictions = [(row.path, row.prediction) for row in found]
+        return PredictResult(predictions, len(found), skipped, features if request.features else None, len(skipped))
     _require_some(written, len(skipped), skipped[0] if skipped else ("", ""))
     return PredictResult([], written, skipped, num_skipped=len(skipped))
 

@@ -14,6 +14,7 @@ from vitkit.config import UserError
 from vitkit.console import Console, duration
 from vitkit.data.containers import ImageSource
 from vitkit.data.pixels import ImageError
+from vitkit.data.rowgroups import reading_in_order
 from vitkit.engines.kept.ready import Ready
 from vitkit.engines.stream import stream
 from vitkit.predicting.listing import Listing
@@ -62,14 +63,15 @@ class Work:
         outputs = stream(
             opened.engine, opened.preprocess, sources, workers=request.workers, max_pixels=request.max_pixels
         )
-        for result in self._tracked(outputs, len(sources), label):
-            path = sources.names.popleft()
-            if isinstance(result, ImageError):
-                self._skip(path, str(result))
-                yield path, str(result)
-            else:
-                features = np.asarray(result.features, np.float32) if self.columns.features else None
-                yield Row(path, opened.answers.answer(result, self.columns.top), features)
+        with reading_in_order():
+            for result in self._tracked(outputs, len(sources), label):
+                path = sources.names.popleft()
+                if isinstance(result, ImageError):
+                    self._skip(path, str(result))
+                    yield path, str(result)
+                else:
+                    features = np.asarray(result.features, np.float32) if self.columns.features else None
+                    yield Row(path, opened.answers.answer(result, self.columns.top), features)
 
     def _skip(self, path: str, reason: str) -> None:
         if self.request.strict:
