@@ -21,7 +21,10 @@ __all__ = ["KINDS", "Columns", "Joiner", "Row", "check_kind", "encode", "write_t
 
 Array = np.ndarray[Any, Any]
 KINDS = ("csv", "jsonl", "parquet")
-GROUP = 8192  # rows of a Parquet row group that are joined in memory
+GROUP, GROUP_WITH_FEATURES = (
+    8192,
+    2048,
+)  # rows of a Parquet row group, at least, which are in memory when parts are joined
 
 
 class Row(NamedTuple):
@@ -73,7 +76,7 @@ def encode(rows: Sequence[Row], columns: Columns, kind: str) -> bytes:
         import pyarrow.parquet as pq
 
         sink = pa.BufferOutputStream()
-        pq.write_table(_table(rows, columns), sink)
+        pq.write_table(_table(rows, columns), sink, use_dictionary=_repeated(columns))
         return bytes(sink.getvalue())
     text = io.StringIO()
     for line in _lines(rows, columns, kind):
@@ -140,6 +143,11 @@ def _schema(columns: Columns) -> pa.Schema:
     return pa.schema(fields)
 
 
+def _repeated(columns: Columns) -> list[str]:
+    """Columns whose values are few, and are written once each."""
+    return ["prediction", *(name for name in columns.ranked if name.startswith("prediction"))]
+
+
 def _table(rows: Sequence[Row], columns: Columns) -> pa.Table:
     import pyarrow as pa
 
@@ -168,11 +176,12 @@ class Joiner:
     def __init__(self, file: BinaryIO, columns: Columns, kind: str) -> None:
         self._file, self._kind = file, kind
         self._waiting: list[pa.Table] = []
+        self._least = GROUP_WITH_FEATURES if columns.features else GROUP
         self._writer: Any = None
         if kind == "parquet":
             import pyarrow.parquet as pq
 
-            self._writer = pq.ParquetWriter(file, _schema(columns))
+            self._writer = pq.ParquetWriter(file, _schema(columns), use_dictionary=_repeated(columns))
         elif kind == "csv":
             file.write(_header(columns).encode())
 
@@ -198,11 +207,11 @@ class Joiner:
         import pyarrow.parquet as pq
 
         try:
-            table = pq.read_table(pa.BufferReader(part))
+            table = pq.read_table(pa.BufferReader(part), use_threads=False)
         except (pa.ArrowException, OSError) as error:
             raise ValueError(str(error)) from None
         self._waiting.append(table)
-        if sum(len(each) for each in self._waiting) >= GROUP:
+        if sum(len(each) for each in self._waiting) >= self._least:
             self._flush()
         return len(table)
 
