@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -16,17 +16,24 @@ from vitkit.data.official import load_view
 from vitkit.data.pixels import MAX_PIXELS, ImageError, Preprocess, load_input, to_planes
 from vitkit.engines.engine import Engine
 
-__all__ = ["MANY", "inputs_of", "stream"]
+__all__ = ["MANY", "Sources", "inputs_of", "stream"]
 
 Array = np.ndarray[Any, Any]
 Loaded = Array | ImageError
 MANY = 200  # images from which several are computed at once: comparing whether that changes a digit costs less than it saves
 
 
+class Sources(Protocol):
+    """Images that are asked for one after the other: a list, or what need not be in memory at once."""
+
+    def __len__(self) -> int: ...
+    def __iter__(self) -> Iterator[ImageSource]: ...
+
+
 def stream(
     engine: Engine,
     record: Preprocess,
-    sources: Sequence[ImageSource],
+    sources: Sources,
     *,
     workers: int = 2,
     mirror: bool = False,

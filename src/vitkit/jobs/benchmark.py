@@ -33,8 +33,8 @@ from vitkit.engines.measured.cells import ENOUGH, Cell, Choice, recommend
 from vitkit.engines.measured.machine import library_versions, this_machine
 from vitkit.engines.measured.rounds import BASE, LeftOut, Measured, Plan, measure
 from vitkit.exporting.images import random_images
-from vitkit.jobs.predict import expand_paths
 from vitkit.models.vit import SIZES, VisionTransformer, ViTConfig
+from vitkit.predicting.finding import expand_paths
 from vitkit.report import versions
 from vitkit.zoo.load import load_model
 

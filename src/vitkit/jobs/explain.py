@@ -34,8 +34,8 @@ from vitkit.engines.eager import EagerEngine
 from vitkit.evals.evidence import Evidence
 from vitkit.evals.map_check import MapCheck
 from vitkit.jobs.load import load
-from vitkit.jobs.predict import expand_paths
 from vitkit.json_list import JsonList
+from vitkit.predicting.finding import expand_paths
 from vitkit.report import code_fingerprint, versions, write_explain
 
 __all__ = ["ExplainResult", "explain"]
