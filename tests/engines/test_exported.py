@@ -11,9 +11,9 @@ from jobs.test_export import bundle_of, quiet
 from vitkit.artefact import read_artefact
 from vitkit.config import UserError
 from vitkit.data.pixels import CLIP_MEAN, CLIP_STD, HALF, IMAGENET_MEAN, IMAGENET_STD, Preprocess, normalise, to_planes
+from vitkit.data.random_pixels import random_images
 from vitkit.engines import exported
 from vitkit.engines.exported import exported_engine, pixels_of
-from vitkit.exporting.images import random_images
 from vitkit.jobs.export import export
 
 

@@ -6,7 +6,6 @@ import json
 from io import StringIO
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from jobs.test_export import CLASSES, bundle_of, draw
@@ -14,10 +13,8 @@ from vitkit.bundle import Bundle
 from vitkit.config import UserError
 from vitkit.console import Console
 from vitkit.data.audit import digest
-from vitkit.data.pixels import Preprocess
 from vitkit.data.samples import Sample
-from vitkit.engines.exported import pixels_of
-from vitkit.exporting.images import find_images_to_check, random_images, spread
+from vitkit.exporting.images import find_images_to_check, spread
 from vitkit.zoo.load import load_model
 
 
@@ -82,17 +79,6 @@ def test_named_data_is_split_by_content_where_8_bits_need_some(tmp_path: Path) -
     assert again == found
     with pytest.raises(UserError):
         find_images_to_check(bundle, tmp_path / "nothing", False, console())
-
-
-def test_random_pixels_differ_and_are_whole() -> None:
-    record = Preprocess((24, 40))
-    images = random_images(record, 5)
-    assert images.shape == (5, 3, 24, 40)
-    crops = pixels_of(images, record)
-    assert crops.dtype == np.uint8
-    assert len({crop.tobytes() for crop in crops}) == 5
-    two = random_images(Preprocess((24, 40), mean=(0.5, 0.2), std=(1.0, 1.0)), 2)
-    assert two.shape == (2, 2, 24, 40)
 
 
 def test_spread_takes_from_the_whole_length() -> None:

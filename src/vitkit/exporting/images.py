@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 import numpy as np
-from PIL import Image
 
 from vitkit.answers import MULTI
 from vitkit.bundle import Bundle
@@ -16,16 +15,14 @@ from vitkit.config import UserError, read_json
 from vitkit.console import Console
 from vitkit.data.audit import digest
 from vitkit.data.containers import ImageSource
-from vitkit.data.pixels import Preprocess, normalise, to_planes
 from vitkit.data.samples import Sample, Source, match_classes
 from vitkit.data.sources import find_images
 from vitkit.datasets.book import data_name, read_data
 from vitkit.engines.calibration import MOST as CALIBRATING
 from vitkit.engines.calibration import for_calibration
 
-__all__ = ["RANDOM", "CheckImages", "find_images_to_check", "random_images", "spread"]
+__all__ = ["RANDOM", "CheckImages", "find_images_to_check", "spread"]
 
-Array = np.ndarray
 T = TypeVar("T")
 RANDOM = 32  # images of random pixels, where a model has no run and no images were named
 MOST = 2_000  # images that are compared; more are thinned out evenly
@@ -84,21 +81,6 @@ def spread(items: Sequence[T], most: int) -> list[T]:
     if not items:
         return []
     return [items[place] for place in np.unique(np.linspace(0, len(items) - 1, most).round().astype(int)).tolist()]
-
-
-def random_images(record: Preprocess, count: int = RANDOM) -> Array:
-    """Normalised images (count, C, H, W) of random pixels: patches of colour, so that tokens differ, and noise."""
-    rng, (H, W), C = np.random.default_rng(0), record.image_size, record.channels
-    made = []
-    for number in range(count):
-        coarse = rng.integers(0, 256, (2 + number % 7, 2 + number % 5, C), np.uint8)
-        planes = [
-            np.asarray(Image.fromarray(coarse[..., c]).resize((W, H), Image.Resampling.BILINEAR)) for c in range(C)
-        ]
-        noisy = np.stack(planes, axis=-1).astype(np.int16) + rng.integers(-20, 21, (H, W, C))
-        pixels = noisy.clip(0, 255).astype(np.uint8)
-        made.append(to_planes(normalise(pixels if C == 3 else pixels.astype(np.float32) / 255, record)))
-    return np.stack(made)
 
 
 def _named(bundle: Bundle, data: str | Path, console: Console) -> CheckImages:

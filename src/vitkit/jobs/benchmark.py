@@ -25,6 +25,7 @@ from vitkit.console import Console, duration
 from vitkit.data.containers import ImageSource, read_bytes
 from vitkit.data.download import without_secrets
 from vitkit.data.pixels import MAX_PIXELS, ImageError, Preprocess, load_input, to_planes
+from vitkit.data.random_pixels import random_images
 from vitkit.datasets.book import data_name, read_data
 from vitkit.engines import book, choose
 from vitkit.engines.calibration import SHARE, calibrate, find_calibration, for_calibration, split, write_calibration
@@ -32,7 +33,6 @@ from vitkit.engines.engine import PRECISIONS
 from vitkit.engines.measured.cells import ENOUGH, Cell, Choice, recommend
 from vitkit.engines.measured.machine import library_versions, this_machine
 from vitkit.engines.measured.rounds import BASE, LeftOut, Measured, Plan, measure
-from vitkit.exporting.images import random_images
 from vitkit.models.vit import SIZES, VisionTransformer, ViTConfig
 from vitkit.predicting.finding import expand_paths
 from vitkit.report import versions

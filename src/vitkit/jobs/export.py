@@ -20,6 +20,7 @@ from vitkit.bundle import Bundle
 from vitkit.config import UserError, check_writable
 from vitkit.console import Console
 from vitkit.data.pixels import MAX_PIXELS, ImageError
+from vitkit.data.random_pixels import random_images
 from vitkit.engines.calibration import FEWEST, Calibration, calibrate
 from vitkit.engines.eager import EagerEngine
 from vitkit.engines.exported import exported_engine
@@ -28,7 +29,7 @@ from vitkit.engines.wrapped import WrappedEngine
 from vitkit.evals.scoring import judge, task_of
 from vitkit.exporting.card import card
 from vitkit.exporting.graphs import check_target, notes_of, write_graph_files, write_record
-from vitkit.exporting.images import CheckImages, find_images_to_check, random_images
+from vitkit.exporting.images import RANDOM, CheckImages, find_images_to_check
 from vitkit.exporting.proof import Proof, compare, refusals
 from vitkit.exporting.speed import speed_of
 from vitkit.zoo.load import load_model
@@ -197,7 +198,7 @@ def _compared(
     """
     record, plain = bundle.require_preprocess(), EagerEngine(bundle.model)
     if not images.samples:
-        pixels = random_images(record)
+        pixels = random_images(record, RANDOM)
         names = [f"random {number}" for number in range(len(pixels))]
         wanted, found = plain(pixels), engine(pixels)
         kept, skipped = [], 0
