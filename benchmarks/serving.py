@@ -87,9 +87,9 @@ def bare(model: str, engine: str, precision: str, folder: Path) -> None:
     answers = run(len(files))
     print(json.dumps([[found.answer, found.probability] for found in answers]), flush=True)
     for line in sys.stdin:
-        count, began = int(line), time.perf_counter()
+        count, began, before = int(line), time.perf_counter(), time.process_time()
         run(count)
-        print(count / (time.perf_counter() - began), flush=True)
+        print(json.dumps([count / (time.perf_counter() - began), (time.process_time() - before) / count]), flush=True)
 
 
 class Client:
@@ -240,6 +240,14 @@ def resident(process: int) -> float:
     return psutil.Process(process).memory_info().rss / 2**20
 
 
+def used(process: int) -> float:
+    """Processor seconds of a process."""
+    import psutil
+
+    times = psutil.Process(process).cpu_times()
+    return times.user + times.system
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model")
@@ -275,7 +283,7 @@ def compare(asked: argparse.Namespace) -> None:
         engine = ["--engine", asked.engine, "--precision", asked.precision]
         beside = Beside("--role", "bare", "--model", model, "--folder", str(folder), *engine)
         (folder / "expected.json").write_text(json.dumps(beside.line()))
-        rate = beside.ask(200)
+        rate, _ = beside.ask(200)
         with served(model, *engine) as (port, process):
             asking = Beside("--role", "clients", "--port", str(port), "--folder", str(folder))
             count = max(asked.clients, int(rate * asked.seconds))
@@ -283,16 +291,20 @@ def compare(asked: argparse.Namespace) -> None:
             ratios, plain, rates = [], [], []
             for _ in range(asked.rounds):
                 before = beside.ask(count)
+                begin = used(process)
                 told = asking.ask({"kind": "closed", "count": count, "connections": asked.clients})
+                served_each = (used(process) - begin) / count
                 after = beside.ask(count)
-                alone = (before + after) / 2
+                alone, alone_each = np.add(before, after) / 2
                 raw, corrected = count / told["seconds"], count / (told["seconds"] - told["cpu"] / cores)
                 assert told["statuses"] == {"200": count}, told
                 assert not told["wrong"], told
                 print(
                     f"bare {alone:6.1f} /s | served {raw:6.1f} ({raw / alone:.1%}), corrected {corrected:6.1f} "
-                    f"({corrected / alone:.1%}); clients' CPU {told['cpu']:.2f} of {cores * told['seconds']:.1f} s; p50, p99, most: "
-                    f"{told['milliseconds']['200']} ms; lost or wrong 0 of {count}"
+                    f"({corrected / alone:.1%}); clients' CPU {told['cpu']:.2f} of {cores * told['seconds']:.1f} s; "
+                    f"p50, p99, most: {told['milliseconds']['200']} ms; lost or wrong 0 of {count}; "
+                    f"processor time an image: bare {1000 * alone_each:.2f} ms, served {1000 * served_each:.2f} ms "
+                    f"({alone_each / served_each:.1%})"
                 )
                 ratios.append(corrected / alone)
                 plain.append(raw / alone)

@@ -119,12 +119,12 @@ def test_a_queue_that_would_take_longer_than_a_request_may_is_full() -> None:
     async def work(queue: Batcher, seen: Seen) -> None:
         await queue.submit([LIGHT], 1).done
         await quiet(queue)
-        queue._compute_seconds = 2.0  # as of a slow model
+        queue._compute_seconds, queue._read_seconds = 2.0, 0.0  # as of a slow model
         engine.gate.clear()
         first = queue.submit([LIGHT] * 3, 1)
         with pytest.raises(Refused) as refused:
             queue.require_room()
-        assert int(refused.value.headers["Retry-After"]) == 3
+        assert int(refused.value.headers["Retry-After"]) in (3, 4)
         engine.gate.set()
         await first.done
 

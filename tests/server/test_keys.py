@@ -84,7 +84,7 @@ def test_the_log_is_lines_of_json_or_for_people() -> None:
             assert (found["event"], found["status"], found["route"]) == ("request", 200, "/a\nb")
         else:
             assert line.endswith('request status=200 route="/a\\nb"')
-    with pytest.raises(UserError, match="'jason'; known: text, json. Did you mean json"):
+    with pytest.raises(UserError, match=r"'jason'; known: text, json. Did you mean 'json'"):
         Log("jason")
     file = StringIO()
     file.close()

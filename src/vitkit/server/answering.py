@@ -13,7 +13,7 @@ from fastapi import Request, Response
 from vitkit.answers import Prediction
 from vitkit.server.batching import Result
 from vitkit.server.bodies import Gone, Sent, read_sent, read_top
-from vitkit.server.errors import Refused
+from vitkit.server.errors import Refused, error_facts
 from vitkit.server.models import Model
 from vitkit.server.state import State, deadline
 
@@ -24,6 +24,8 @@ TOP = 5  # classes where nothing is said
 
 async def predict(state: State, name: str, request: Request) -> Response:
     """Classes of one or several images.
+
+    ``top`` of the body counts before that of the address.
 
     Raises:
         Refused: whatever keeps all of them from an answer.
@@ -40,8 +42,6 @@ async def predict(state: State, name: str, request: Request) -> Response:
         sent, size = await read_sent(request.receive, request.headers, state.limits, state.held)
         request.scope["vitkit"].update(images=len(sent.images), bytes=size)
         state.metrics.received.inc(size)
-        if sent.top is not None and said is not None:
-            raise Refused(422, "bad_top", "top is given twice, in the address and in the body; give it once.")
         results = await _results(state, model, sent, sent.top or said or TOP, request)
     finally:
         state.held.give(size)
@@ -52,14 +52,17 @@ async def predict(state: State, name: str, request: Request) -> Response:
     if refused and (len(results) == 1 or any(each.status >= 500 for each in refused)):
         raise max(refused, key=lambda each: each.status)
     state.metrics.images.labels(name, "answered").inc(len(results) - len(refused))
-    answer = {
+    answer: dict[str, Any] = {
         "model": name,
         "version": model.version,
         "engine": model.facts["engine"],
         "milliseconds": round(1000 * (time.perf_counter() - began), 3),
         "predictions": [told(file, result) for (file, _), result in zip(sent.images, results, strict=True)],
     }
-    return answer_json(answer, 422 if len(refused) == len(results) else 200)
+    if len(refused) == len(results):
+        message = f"none of the {len(results)} images can be used; predictions says why of each."
+        return answer_json({"error": error_facts(422, "unreadable_images", message), **answer}, 422)
+    return answer_json(answer)
 
 
 async def _results(state: State, model: Model, sent: Sent, top: int, request: Request) -> list[Result]:

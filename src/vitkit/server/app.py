@@ -114,7 +114,8 @@ def _add_models(app: FastAPI, state: State) -> None:
 
 def _add_page(app: FastAPI, state: State) -> None:
     folder = Path(str(files("vitkit.server"))) / "static"
-    app.mount("/static", StaticFiles(directory=folder, check_dir=False), name="static")
+    if folder.is_dir():
+        app.mount("/static", StaticFiles(directory=folder), name="static")
 
     @app.get("/", include_in_schema=False)
     async def page() -> Response:

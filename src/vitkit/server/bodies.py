@@ -123,6 +123,7 @@ def _too_large(found: int, limits: Limits) -> Refused:
         "body_too_large",
         f"the body has {'at least ' if found <= limits.body_bytes + 2**20 else ''}{found:,} bytes, at most "
         f"{limits.body_bytes:,} are taken; send fewer or smaller images.",
+        {"Connection": "close"},
     )
 
 

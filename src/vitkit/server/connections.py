@@ -14,6 +14,7 @@ from vitkit.server.limits import Limits
 __all__ = ["Guard", "guard_maker"]
 
 HEAD_SECONDS = 10.0  # for a request's head, after its first byte or after connecting
+MOST_UNREAD = 2**20  # bytes of a refused body that are read so that its connection may be kept
 LINGER_SECONDS = 5.0  # that a client may go on sending after it was refused
 
 
@@ -46,6 +47,7 @@ class Guard:
         self.alarm: asyncio.TimerHandle | None = None
         self.transport: Any = None
         self.lingering = False
+        self.unread = 0  # bytes of a body that came after its answer
         inner.send_400_response = self._malformed
 
     def connection_made(self, transport: asyncio.Transport) -> None:
@@ -60,14 +62,25 @@ class Guard:
         self.inner.connection_made(Leaving(transport, self))
 
     def data_received(self, data: bytes) -> None:
+        if not self.lingering:  # else it is of a request that was refused
+            self.inner.data_received(data)
+            self._watch(len(data))
+
+    def _watch(self, count: int) -> None:
+        """After ``count`` bytes: is a head, or a body that nobody wants, on its way?"""
         if self.lingering:
-            return  # of a request that was refused
-        self.inner.data_received(data)
-        if self._in_head():
-            if self.alarm is None:
-                self._set_alarm(self.seen.head_seconds, self._slow_head)
-        elif self.alarm is not None and not self.lingering:
-            self._stop_alarm()
+            return
+        if not self._between():
+            if self.alarm is not None:
+                self._stop_alarm()
+            self.unread = 0
+            return
+        if self.alarm is None:
+            self._set_alarm(self.seen.head_seconds, self._slow_head)
+        if self._owes_body():
+            self.unread += count
+            if self.unread > MOST_UNREAD:
+                self.leave()
 
     def eof_received(self) -> bool | None:
         return None if self.refused else self.inner.eof_received()
@@ -88,19 +101,26 @@ class Guard:
 
     def leave(self) -> None:
         """Close; a client that is still sending may read its answer first, else its own data would cut it off."""
-        cycle = self.inner.cycle
-        if cycle is not None and cycle.more_body and not self.transport.is_closing():
+        if self._owes_body() and not self.lingering and not self.transport.is_closing():
             self._linger()
         elif not self.lingering:
             self.transport.close()
 
-    def _in_head(self) -> bool:
+    def _between(self) -> bool:
+        """Is no request under way, or only the body of one that is answered?"""
         cycle = self.inner.cycle
-        return cycle is None or (cycle.response_complete and not cycle.more_body)
+        return cycle is None or cycle.response_complete
+
+    def _owes_body(self) -> bool:
+        cycle = self.inner.cycle
+        return cycle is not None and cycle.more_body
 
     def _slow_head(self) -> None:
         self.alarm = None
-        if self._in_head() and not self.transport.is_closing():
+        if self._between() and not self.transport.is_closing():
+            if self._owes_body():
+                self.leave()
+                return
             self._say(408, "slow_head", f"no whole request in {self.seen.head_seconds:g} s; send it faster.")
             self.transport.close()
 

@@ -107,7 +107,7 @@ class Status(BaseModel):
 REASONS = {
     400: "Malformed: not HTTP, JSON, base64 or multipart.",
     401: "A key is asked for and none or another was sent.",
-    404: "No such model.",
+    404: "No such model, or class of it.",
     408: "The body arrived too slowly.",
     413: "Too many bytes, pixels or images.",
     415: "Another content type.",
@@ -164,7 +164,10 @@ METRICS: dict[str, Any] = {
 LIST = _route(Models, 401, tags=["models"])
 SHOW = _route(Model, 401, 404, tags=["models"])
 PREDICT = _route(
-    Answer, *WITH_IMAGES, tags=["models"], openapi_extra=_images(False, _parameter("top", TOP, "How many classes."))
+    Answer,
+    *WITH_IMAGES,
+    tags=["models"],
+    openapi_extra=_images(False, _parameter("top", TOP, "How many classes; where the body says it too, that counts.")),
 )
 EXPLAIN = _route(
     Explanation,

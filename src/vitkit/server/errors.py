@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 
-__all__ = ["Refused", "error_body"]
+__all__ = ["Refused", "error_body", "error_facts"]
 
 
 class Refused(Exception):  # noqa: N818 - no error of ours
@@ -25,4 +25,9 @@ class Refused(Exception):  # noqa: N818 - no error of ours
 
 def error_body(status: int, code: str, message: str) -> bytes:
     """The JSON of an error; any text is allowed in it."""
-    return json.dumps({"error": {"code": code, "message": message, "status": status}}).encode()
+    return json.dumps({"error": error_facts(status, code, message)}).encode()
+
+
+def error_facts(status: int, code: str, message: str) -> dict[str, str | int]:
+    """What an error says."""
+    return {"code": code, "message": message, "status": status}

@@ -57,7 +57,7 @@ class Explainer:
             run: images (B, C, H, W) to logits and features, as predictions are made.
 
         Raises:
-            Refused: 413, 422 or 501.
+            Refused: 404, 413, 422 or 501.
         """
         if method not in METHODS:
             raise Refused(
@@ -97,7 +97,7 @@ def _index(bundle: Bundle, method: str, target: str | None) -> int | None:
     names = [bundle.class_name(index) for index in range(bundle.config.num_classes)]
     if target in names:
         return names.index(target)
-    raise Refused(422, "no_such_class", f"the model has no class {target[:100]!r}.{did_you_mean(target, names)}")
+    raise Refused(404, "no_such_class", f"the model has no class {target[:100]!r}.{did_you_mean(target, names)}")
 
 
 def heat_map(values: np.ndarray, box: Any, size: tuple[int, int]) -> dict[str, Any]:

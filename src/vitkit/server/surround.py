@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import random
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
@@ -44,7 +44,7 @@ class Surround:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        began, request_id = time.perf_counter(), os.urandom(8).hex()
+        began, request_id = time.perf_counter(), f"{random.getrandbits(64):016x}"
         note: dict[str, Any] = {}
         scope["vitkit"] = note
         status = 0
