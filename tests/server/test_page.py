@@ -773,15 +773,26 @@ class TestAccess:
                     return
             raise AssertionError(f"{wanted} was not reached")
 
+        choosers: list[Any] = []
+
+        def choose(key: str, files: Any) -> None:
+            page.keyboard.press(key)
+            end = time.monotonic() + 15
+            while not choosers:
+                assert time.monotonic() < end, f"{key} opened no chooser"
+                page.wait_for_timeout(20)
+            choosers.pop().set_files(files)
+
         paths = [photo(tmp_path, f"{i}.png", seed=i) for i in range(3)]
-        with visiting(browser, served) as page:
+        # The choosers are caught from the beginning: to catch one while a key is pressed may be too late.
+        with visiting(
+            browser, served, before=lambda page: page.on("filechooser", lambda c: choosers.append(c))
+        ) as page:
             page.keyboard.press("Tab")
             assert page.evaluate("document.activeElement.className") == "skip"
             page.keyboard.press("Enter")
             reach(page, "file")
-            with page.expect_file_chooser() as chooser:
-                page.keyboard.press("Space")
-            chooser.value.set_files(paths[0])
+            choose("Space", paths[0])
             answered(page)
             page.evaluate("document.activeElement.blur()")
             reach(page, "map-toggle")
@@ -795,9 +806,7 @@ class TestAccess:
             page.keyboard.press("ArrowDown")
             until(page, "before => heat.src && heat.src !== before", before)
             reach(page, "file")
-            with page.expect_file_chooser() as chooser:
-                page.keyboard.press("Enter")
-            chooser.value.set_files(paths)
+            choose("Enter", paths)
             page.wait_for_selector("#batch-clear", state="visible")
             reach(page, "batch-csv")
             with page.expect_download() as waited:
