@@ -13,6 +13,7 @@ from vitkit.config import UserError
 from vitkit.engines.book import AUTO, check_choice, make_engine
 from vitkit.engines.exported import exported_engine
 from vitkit.engines.kept.ready import Ready, keep_ready, open_ready, ready
+from vitkit.engines.native.compiler import begin
 
 __all__ = ["open_for_answers"]
 
@@ -47,9 +48,11 @@ def open_for_answers(
         return _exported(read_artefact(folder), engine, precision)
     if found := open_ready(model, engine, precision, overrides):
         return found
+    check_choice(engine, precision)
+    if engine in (AUTO, "tuned"):
+        begin(precision)
     from vitkit.zoo.load import load_model
 
-    check_choice(engine, precision)
     bundle = load_model(model, exported=True, **overrides)
     bundle.run_by(lambda it: make_engine(it, engine, precision, images, say))
     keep_ready(model, bundle, engine, precision, overrides)
