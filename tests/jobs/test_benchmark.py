@@ -99,7 +99,7 @@ def test_without_a_model_random_weights_are_said(capsys: pytest.CaptureFixture[s
     assert main(["benchmark", *small, "--batch", "1", "--seconds", "0.3"]) == 0
     said = capsys.readouterr().out
     assert "Ti/16 with random weights, as no model was named" in said
-    assert "16 of random numbers: name some with --images" in said
+    assert "16 of random pixels: name some with --images" in said
     assert "recommended: --engine eager --precision fp32: there is no other engine here" in said
 
 

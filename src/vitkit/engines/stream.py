@@ -13,10 +13,10 @@ import numpy as np
 from vitkit.answers import Outputs
 from vitkit.data.containers import ImageSource
 from vitkit.data.official import load_view
-from vitkit.data.pixels import MAX_PIXELS, ImageError, Preprocess, to_planes
+from vitkit.data.pixels import MAX_PIXELS, ImageError, Preprocess, load_input, to_planes
 from vitkit.engines.engine import Engine
 
-__all__ = ["MANY", "stream"]
+__all__ = ["MANY", "inputs_of", "stream"]
 
 Array = np.ndarray[Any, Any]
 Loaded = Array | ImageError
@@ -67,3 +67,18 @@ def stream(
         finally:
             for future in queue:
                 future.cancel()
+
+
+def inputs_of(
+    record: Preprocess, sources: Sequence[ImageSource], workers: int = 2, max_pixels: int = MAX_PIXELS
+) -> list[Loaded]:
+    """Each image as an engine takes it, float32 (C, H, W), or its error; all of them in memory."""
+
+    def load(source: ImageSource) -> Loaded:
+        try:
+            return to_planes(load_input(source, record, max_pixels))
+        except ImageError as error:
+            return error
+
+    with ThreadPoolExecutor(workers) as pool:
+        return list(pool.map(load, sources))

@@ -1,0 +1,60 @@
+"""An exported artefact as a bundle: all that a bundle says, an engine for answers, and no weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NoReturn, cast
+
+import torch
+from torch import nn
+
+from vitkit.artefact import Artefact
+from vitkit.bundle import Bundle
+from vitkit.config import UserError, from_dict
+from vitkit.models.vit import VisionTransformer, ViTConfig
+
+__all__ = ["NoModules", "exported_bundle", "refusal"]
+
+
+class NoModules(nn.Module):
+    """Stands where a bundle has its model: the configuration and the number of parameters. Computing it is refused."""
+
+    def __init__(self, config: ViTConfig, parameters: int, folder: Path) -> None:
+        super().__init__()
+        self.config, self.folder = config, folder
+        self.weights = nn.Parameter(torch.empty(parameters, device="meta"), requires_grad=False)
+
+    def forward(self, *_: Any) -> NoReturn:
+        raise refusal(self.folder)
+
+    forward_features = forward_head = outputs = forward
+
+
+def refusal(folder: Path) -> UserError:
+    """What to say where the model's modules are needed."""
+    return UserError(
+        f"{folder} is an exported artefact: a graph for another runtime, without the model's modules. vit predict, evaluate, "
+        "benchmark and serve take it; for all else name the model that it was exported from."
+    )
+
+
+def exported_bundle(artefact: Artefact) -> Bundle:
+    """The bundle of an artefact, as yet without an engine."""
+    config = from_dict(ViTConfig, artefact.model, f"{artefact.folder}: model")
+    model = NoModules(config, artefact.parameters, artefact.folder)
+    answers = artefact.answers
+    return Bundle(
+        model=cast(VisionTransformer, model.eval()),
+        preprocess_record=artefact.preprocess,
+        classes=answers.classes,
+        temperature=answers.temperature,
+        source=artefact.source,
+        licence=artefact.licence,
+        training=artefact.training,
+        notes=artefact.notes,
+        unknown=answers.unknown,
+        task=answers.task,
+        thresholds=answers.thresholds,
+        place=artefact.folder,
+        artefact=artefact,
+    )
