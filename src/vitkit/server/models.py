@@ -127,6 +127,10 @@ class Registry:
         """Is every model open?"""
         return set(self._models) == set(self.paths)
 
+    def find(self, name: str) -> Model | None:
+        """The model of a name, or None."""
+        return self._models.get(name)
+
     def get(self, name: str) -> Model:
         """The model of a name.
 

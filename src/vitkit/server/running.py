@@ -75,7 +75,9 @@ class Running:
         self._bound, self._reload, self._started = bound, reload, started
         limits = self.state.limits
         settings: dict[str, Any] = {
-            "http": guard_maker(limits, lambda status: self.state.metrics.answered("connection", status, 0.0)),
+            "http": guard_maker(
+                limits, lambda status: self.state.metrics.answered("connection", status, 0.0), self.state.full
+            ),
             "ws": "none",
             "lifespan": "off",
             "log_config": None,
