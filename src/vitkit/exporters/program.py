@@ -56,7 +56,9 @@ def open_program(path: Path) -> nn.Module:
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            pickled = [each.filename for each in archive.infolist() if each.file_size and each.filename.endswith(PICKLED)]
+            pickled = [
+                each.filename for each in archive.infolist() if each.file_size and each.filename.endswith(PICKLED)
+            ]
     except (OSError, zipfile.BadZipFile) as error:
         raise UserError(f"{path} is no PyTorch program: {error}. Export the model again.") from None
     if pickled:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Running", "address_of", "listen"]
 
+SWITCH = 0.0005  # s that a thread which decodes or computes may keep the event loop from its next step
 TICK = 0.02  # s between looks at what is still under way
 
 
@@ -92,7 +94,12 @@ class Running:
 
     def run(self) -> None:
         """Serve until `stop` is called, or SIGTERM or SIGINT comes."""
-        asyncio.run(self._run())
+        before = sys.getswitchinterval()
+        sys.setswitchinterval(SWITCH)
+        try:
+            asyncio.run(self._run())
+        finally:
+            sys.setswitchinterval(before)
 
     def stop(self) -> None:
         """Begin to say goodbye; from any thread."""
