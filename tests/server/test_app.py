@@ -16,7 +16,7 @@ import pytest
 import torch
 from PIL import Image
 
-from live import Live, drained, live
+from live import Live, drained, live, until
 from pictures import encoded, png
 from shared import shared_data
 from small_models import made
@@ -365,6 +365,7 @@ def test_what_cannot_be_explained_says_why(server: Live, status: int, code: str,
 def test_the_log_tells_of_requests_and_nothing_of_images(server: Live) -> None:
     sent = [("photo", ("grandmother.png", PNG)), ("photo", ("x.png", PNG))]
     request = server.http.post(ROUTE, files=sent).headers["x-request-id"]
+    until(lambda: request in server.log.getvalue())  # it is written once the answer is sent
     (line,) = [line for line in server.lines() if line["request"] == request]
     assert (line["route"], line["status"], line["images"]) == ("/v1/models/{name}:predict", 200, 2)
     assert line["bytes"] > 2 * len(PNG)
@@ -381,6 +382,8 @@ def test_the_metrics_count(server: Live) -> None:
     before = read()
     for content in (PNG, PNG, b"bad"):
         server.http.post(ROUTE, content=content, headers={"Content-Type": "image/png"})
+    counted = 'vitkit_requests_total{route="/v1/models/{name}:predict",status="422"}'
+    until(lambda: read()[counted] == before.get(counted, 0) + 1)  # they are counted once the answer is sent
     after = read()
 
     def grown(name: str) -> float:
