@@ -15,17 +15,25 @@ from typing import Any
 
 import httpx
 import numpy as np
+import pytest
+from PIL import Image
 
+from pictures import encoded
 from vitkit.answers import Answers, Outputs
 from vitkit.data.pixels import Preprocess
 from vitkit.engines.engine import EngineFacts
 from vitkit.engines.kept.ready import Ready
+from vitkit.server import models
 from vitkit.server.app import create_app
 from vitkit.server.limits import Limits
 from vitkit.server.logs import Log
 from vitkit.server.running import Running, address_of, listen
 
-__all__ = ["Gate", "Live", "live", "until"]
+__all__ = ["KIND", "PNG", "ROUTE", "Asked", "Gate", "Live", "drained", "error", "gated", "head", "live", "until"]
+
+PNG = encoded(Image.new("RGB", (8, 8), (250,) * 3))
+ROUTE = "/v1/models/gate:predict"
+KIND = {"Content-Type": "image/png"}
 
 
 class Live:
@@ -64,11 +72,11 @@ def drained(connection: socket.socket) -> bytes:
 
 @contextmanager
 def live(
-    models: Sequence[str | Path], *, reload: bool = False, limits: Limits | None = None, **options: Any
+    given: Sequence[str | Path], *, reload: bool = False, limits: Limits | None = None, **options: Any
 ) -> Iterator[Live]:
     """A server in a thread."""
     log, ready = StringIO(), threading.Event()
-    app = create_app(models, limits=limits, log=Log("json", log), **options)
+    app = create_app(given, limits=limits, log=Log("json", log), **options)
     bound = listen("127.0.0.1", 0)
     running = Running(app, bound, reload=reload, started=ready.set)
     thread = threading.Thread(target=running.run)
@@ -125,3 +133,44 @@ class Gate:
     def ready(self) -> Ready:
         """A model of it, of 8x8 pixels."""
         return Ready(Answers(2, ("light", "dark")), Preprocess((8, 8)), (), self)
+
+
+@contextmanager
+def gated(monkeypatch: pytest.MonkeyPatch, engine: Gate, **limits: Any) -> Iterator[Live]:
+    """A server whose engine is ``engine``."""
+    monkeypatch.setattr(models, "open_for_answers", lambda *_: engine.ready())
+    monkeypatch.setattr(models, "warm", lambda _: None)
+    with live(["gate"], limits=Limits(**limits)) as server:
+        try:
+            yield server
+        finally:
+            engine.gate.set()
+
+
+class Asked(threading.Thread):
+    """A request that is under way."""
+
+    def __init__(self, server: Live, content: bytes = PNG) -> None:
+        super().__init__()
+        self.url, self.content, self.answer = server.url + ROUTE, content, httpx.Response(0)
+        self.start()
+
+    def run(self) -> None:
+        self.answer = httpx.post(self.url, content=self.content, headers=KIND, timeout=30)
+
+    def status(self) -> int:
+        self.join(30)
+        return self.answer.status_code
+
+
+def head(length: int, more: str = "") -> bytes:
+    return f"POST {ROUTE} HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\n{more}Content-Length: {length}\r\n\r\n".encode()
+
+
+def error(answer: bytes) -> tuple[int, str]:
+    """Status and code of an error in the one form."""
+    top, _, body = answer.partition(b"\r\n\r\n")
+    assert b"application/json" in top
+    found = json.loads(body)["error"]
+    assert int(top[9:12]) == found["status"]
+    return found["status"], found["code"]

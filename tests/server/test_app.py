@@ -16,13 +16,14 @@ import pytest
 import torch
 from PIL import Image
 
-from live import Live, drained, live
+from live import Live, drained, live, until
 from pictures import encoded, png
 from shared import shared_data
 from small_models import made
 from vitkit.answers import MULTI
 from vitkit.bundle import Bundle
 from vitkit.data.pixels import Preprocess
+from vitkit.jobs.export import export
 from vitkit.jobs.predict import predict
 from vitkit.models.vit import VisionTransformer, ViTConfig
 from vitkit.server.limits import Limits
@@ -364,6 +365,7 @@ def test_what_cannot_be_explained_says_why(server: Live, status: int, code: str,
 def test_the_log_tells_of_requests_and_nothing_of_images(server: Live) -> None:
     sent = [("photo", ("grandmother.png", PNG)), ("photo", ("x.png", PNG))]
     request = server.http.post(ROUTE, files=sent).headers["x-request-id"]
+    until(lambda: request in server.log.getvalue())  # it is written once the answer is sent
     (line,) = [line for line in server.lines() if line["request"] == request]
     assert (line["route"], line["status"], line["images"]) == ("/v1/models/{name}:predict", 200, 2)
     assert line["bytes"] > 2 * len(PNG)
@@ -380,6 +382,8 @@ def test_the_metrics_count(server: Live) -> None:
     before = read()
     for content in (PNG, PNG, b"bad"):
         server.http.post(ROUTE, content=content, headers={"Content-Type": "image/png"})
+    counted = 'vitkit_requests_total{route="/v1/models/{name}:predict",status="422"}'
+    until(lambda: read()[counted] == before.get(counted, 0) + 1)  # they are counted once the answer is sent
     after = read()
 
     def grown(name: str) -> float:
@@ -394,3 +398,28 @@ def test_the_metrics_count(server: Live) -> None:
     assert grown(f"vitkit_request_seconds_count{{{route}}}") == 3
     assert after['vitkit_waiting_images{model="beach"}'] == 0
     assert after['vitkit_model_loads_total{model="beach",outcome="loaded"}'] == 1
+
+
+def test_an_exported_artefact_is_served_as_predict_computes_it_and_not_explained(
+    models: Path, photos: list[Path], tmp_path: Path
+) -> None:
+    pytest.importorskip("onnxruntime", reason="needs onnxruntime")
+    pytest.importorskip("onnx", reason="needs onnx")
+    check = tmp_path / "check"
+    for name in CLASSES[:2]:
+        (check / name).mkdir(parents=True)
+        (check / name / "a.jpg").write_bytes((photos[1]).read_bytes())
+    artefact = tmp_path / "graph"
+    export(models / "flowers", "onnx", out=artefact, check=check, timed=False, force=True)
+    expected = [found for _, found in predict(artefact, photos, top=2).predictions]
+    with live([artefact, f"file={artefact / 'model.onnx'}"]) as server:
+        for name in ("graph", "file"):
+            sent = [("any", (path.name, path.read_bytes())) for path in photos]
+            answer = server.http.post(f"/v1/models/{name}:predict?top=2", files=sent).json()
+            for path, found, told in zip(photos, expected, answer["predictions"], strict=True):
+                same(told, found, path.name)
+            facts = server.http.get(f"/v1/models/{name}").json()
+            assert (facts["explains"], facts["precision"]) == (False, "fp32")
+            answer = server.http.post(f"/v1/models/{name}:explain", content=PNG, headers={"Content-Type": "image/png"})
+            refused(answer, 501, "cannot_explain")
+        assert server.http.get("/v1/models/graph").json()["version"] == facts["version"]

@@ -9,70 +9,17 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
-from PIL import Image
 
-from live import Gate, Live, drained, live, until
-from pictures import encoded
+from live import KIND, PNG, ROUTE, Asked, Gate, drained, error, gated, head, until
 from shared import ROOT
 from small_models import made
 from vitkit.config import UserError
-from vitkit.server import models
-from vitkit.server.limits import Limits
 from vitkit.server.running import address_of, listen
-
-PNG = encoded(Image.new("RGB", (8, 8), (250,) * 3))
-ROUTE = "/v1/models/gate:predict"
-KIND = {"Content-Type": "image/png"}
-
-
-@contextmanager
-def gated(monkeypatch: pytest.MonkeyPatch, engine: Gate, **limits: Any) -> Iterator[Live]:
-    """A server whose engine is ``engine``."""
-    monkeypatch.setattr(models, "open_for_answers", lambda *_: engine.ready())
-    monkeypatch.setattr(models, "warm", lambda _: None)
-    with live(["gate"], limits=Limits(**limits)) as server:
-        try:
-            yield server
-        finally:
-            engine.gate.set()
-
-
-class Asked(threading.Thread):
-    """A request that is under way."""
-
-    def __init__(self, server: Live, content: bytes = PNG) -> None:
-        super().__init__()
-        self.url, self.content, self.answer = server.url + ROUTE, content, httpx.Response(0)
-        self.start()
-
-    def run(self) -> None:
-        self.answer = httpx.post(self.url, content=self.content, headers=KIND, timeout=30)
-
-    def status(self) -> int:
-        self.join(30)
-        return self.answer.status_code
-
-
-def head(length: int, more: str = "") -> bytes:
-    return f"POST {ROUTE} HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\n{more}Content-Length: {length}\r\n\r\n".encode()
-
-
-def error(answer: bytes) -> tuple[int, str]:
-    """Status and code of an error in the one form."""
-    top, _, body = answer.partition(b"\r\n\r\n")
-    assert b"application/json" in top
-    found = json.loads(body)["error"]
-    assert int(top[9:12]) == found["status"]
-    return found["status"], found["code"]
 
 
 def test_stopping_answers_what_was_accepted_and_refuses_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:

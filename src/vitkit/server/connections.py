@@ -8,29 +8,40 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from vitkit.server.errors import error_body
+from h11 import IDLE
+
+from vitkit.server.errors import Refused, error_body
 from vitkit.server.limits import Limits
+from vitkit.server.shedding import busy_answer, plain_head
 
 __all__ = ["Guard", "guard_maker"]
 
+Full = Callable[[str], Refused | None]
 HEAD_SECONDS = 10.0  # for a request's head, after its first byte or after connecting
 MOST_UNREAD = 2**20  # bytes of a refused body that are read so that its connection may be kept
+IDLE_SECONDS = 15.0  # between requests
 LINGER_SECONDS = 5.0  # that a client may go on sending after it was refused
 
 
 class Open:
     """The connections of one server."""
 
-    def __init__(self, limits: Limits, note: Callable[[int], None]) -> None:
-        self.limits, self.note, self.count = limits, note, 0
+    def __init__(self, limits: Limits, note: Callable[[int], None], full: Full) -> None:
+        self.limits, self.note, self.full, self.count = limits, note, full, 0
         self.head_seconds = min(HEAD_SECONDS, limits.seconds)
 
 
-def guard_maker(limits: Limits, note: Callable[[int], None]) -> Callable[..., Guard]:
-    """What uvicorn makes a connection's protocol with. ``note`` is told the status of what is refused here."""
+def guard_maker(limits: Limits, note: Callable[[int], None], full: Full) -> Callable[..., Guard]:
+    """What uvicorn makes a connection's protocol with.
+
+    Args:
+        limits: of the server.
+        note: told the status of what is refused here.
+        full: of a model's name, how a request for it is refused at once; None where there is room, or no such model.
+    """
     from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
-    seen = Open(limits, note)
+    seen = Open(limits, note, full)
 
     def make(**settings: Any) -> Guard:
         return Guard(AutoHTTPProtocol(**settings), seen)
@@ -48,6 +59,7 @@ class Guard:
         self.transport: Any = None
         self.lingering = False
         self.unread = 0  # bytes of a body that came after its answer
+        self.skipped = 0  # bytes that are still to come of a request that was refused unparsed
         inner.send_400_response = self._malformed
 
     def connection_made(self, transport: asyncio.Transport) -> None:
@@ -62,9 +74,48 @@ class Guard:
         self.inner.connection_made(Leaving(transport, self))
 
     def data_received(self, data: bytes) -> None:
-        if not self.lingering:  # else it is of a request that was refused
+        if self.lingering:
+            return  # of a request that was refused
+        if self.skipped:
+            data = self._skip(data)
+        while data and self._idle() and (rest := self._shed(data)) is not None:
+            data = rest
+        if data:
             self.inner.data_received(data)
             self._watch(len(data))
+
+    def _idle(self) -> bool:
+        """Is the parser at the very beginning of a request?"""
+        parser = getattr(self.inner, "conn", None)  # another parser than h11 is quick enough
+        return (
+            parser is not None
+            and parser.our_state is IDLE
+            and parser.their_state is IDLE
+            and not parser.trailing_data[0]
+        )
+
+    def _shed(self, data: bytes) -> bytes | None:
+        """Refuse a request that there is no room for, and give what follows it; None where it is to be parsed."""
+        head = plain_head(data)
+        refused = None if head is None else self.seen.full(head.model)
+        if head is None or refused is None:
+            return None
+        self.transport.write(busy_answer(refused))
+        self.inner._unset_keepalive_if_required()
+        self._stop_alarm()
+        self._set_alarm(IDLE_SECONDS, self._close_idle)
+        self.skipped = head.length
+        return self._skip(data[head.end :])
+
+    def _skip(self, data: bytes) -> bytes:
+        count = min(self.skipped, len(data))
+        self.skipped -= count
+        return data[count:]
+
+    def _close_idle(self) -> None:
+        self.alarm = None
+        if self._between():
+            self.transport.close()
 
     def _watch(self, count: int) -> None:
         """After ``count`` bytes: is a head, or a body that nobody wants, on its way?"""

@@ -15,8 +15,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from vitkit import __version__
+from vitkit.artefact import RECORD, find_artefact
 from vitkit.bundle import is_bundle, read_bundle_config
-from vitkit.config import UserError
+from vitkit.config import UserError, read_json
+from vitkit.data.pixels import normalise, to_planes
 from vitkit.engines.book import AUTO
 from vitkit.engines.kept.ready import Ready
 from vitkit.engines.opened import open_for_answers
@@ -74,6 +76,7 @@ def name_models(given: Sequence[str]) -> dict[str, str]:
 
 def _own_name(path: Path) -> str:
     path = Path(os.path.abspath(path)) if str(path) in (".", "..", "") or path.exists() else path
+    path = find_artefact(path) or path
     if path.name == "model" and path.parent.name and path.is_dir():  # of a run: runs/flowers/model
         path = path.parent
     name = path.name
@@ -123,6 +126,10 @@ class Registry:
     def whole(self) -> bool:
         """Is every model open?"""
         return set(self._models) == set(self.paths)
+
+    def find(self, name: str) -> Model | None:
+        """The model of a name, or None."""
+        return self._models.get(name)
 
     def get(self, name: str) -> Model:
         """The model of a name.
@@ -191,17 +198,19 @@ class Registry:
 def warm(ready: Ready) -> None:
     """Let the engine do what it does once: compile, and compare images that are computed together with each alone."""
     engine, record = ready.engine, ready.preprocess
-    images = np.random.default_rng(0).standard_normal(
-        (max(engine.group, engine.together), record.channels, *record.image_size), np.float32
-    )
+    size = (max(engine.group, engine.together), *record.image_size, record.channels)
+    crops = np.random.default_rng(0).integers(0, 256, size, dtype=np.uint8)
+    images = to_planes(normalise(crops, record))
     list(engine.pool.map(engine.outputs_of_group, [images] * engine.threads))
 
 
 def describe(path: str, ready: Ready) -> dict[str, Any]:
     """What clients are told of a model."""
     answers, facts = ready.answers, ready.engine.facts
-    weights: Mapping[str, Any] = {}
-    if is_bundle(Path(path)):
+    artefact, weights = find_artefact(Path(path)), dict[str, Any]()
+    if artefact:
+        weights = read_json(artefact / RECORD).get("weights", {})
+    elif is_bundle(Path(path)):
         weights = read_bundle_config(Path(path)).get("weights", {})
     return {
         "task": answers.task,
@@ -211,7 +220,7 @@ def describe(path: str, ready: Ready) -> dict[str, Any]:
         "precision": facts.precision,
         "calibrated": answers.temperature != 1.0,
         "tells_unknown": answers.unknown is not None,
-        "explains": True,
+        "explains": artefact is None,  # its modules are gone
         "licence": str(weights.get("licence", "unknown")),
         "source": str(weights.get("source", "")),
         "notes": [*ready.notes, *facts.notes],
@@ -219,6 +228,7 @@ def describe(path: str, ready: Ready) -> dict[str, Any]:
 
 
 def _files(path: Path) -> list[Path]:
+    path = find_artefact(path) or path
     if path.is_dir():
         found = [each for each in path.iterdir() if each.is_file()]
     elif path.is_file():

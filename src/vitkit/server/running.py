@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Running", "address_of", "listen"]
 
+SWITCH = 0.0005  # s that a thread which decodes or computes may keep the event loop from its next step
 TICK = 0.02  # s between looks at what is still under way
 
 
@@ -75,7 +77,9 @@ class Running:
         self._bound, self._reload, self._started = bound, reload, started
         limits = self.state.limits
         settings: dict[str, Any] = {
-            "http": guard_maker(limits, lambda status: self.state.metrics.answered("connection", status, 0.0)),
+            "http": guard_maker(
+                limits, lambda status: self.state.metrics.answered("connection", status, 0.0), self.state.full
+            ),
             "ws": "none",
             "lifespan": "off",
             "log_config": None,
@@ -90,7 +94,12 @@ class Running:
 
     def run(self) -> None:
         """Serve until `stop` is called, or SIGTERM or SIGINT comes."""
-        asyncio.run(self._run())
+        before = sys.getswitchinterval()
+        sys.setswitchinterval(SWITCH)
+        try:
+            asyncio.run(self._run())
+        finally:
+            sys.setswitchinterval(before)
 
     def stop(self) -> None:
         """Begin to say goodbye; from any thread."""

@@ -21,6 +21,7 @@ from vitkit.server.models import Model, Opening, Registry, name_models
 
 __all__ = ["State"]
 
+PREDICT = "/v1/models/{name}:predict"
 MOST_EXPLAINED = 8  # that wait; each takes about as long as ten predictions
 
 
@@ -72,6 +73,19 @@ class State:
         if self.closing:
             headers = {"Retry-After": "2", "Connection": "close"}
             raise Refused(503, "shutting_down", "the server is shutting down; try again elsewhere or later.", headers)
+
+    def full(self, name: str) -> Refused | None:
+        """How a request for a model's predictions is refused before it is parsed; None where it has to be looked at."""
+        model = self.registry.find(name)
+        if model is None or self.closing:
+            return None
+        try:
+            model.batcher.require_room()
+        except Refused as refused:
+            self.metrics.answered(PREDICT, refused.status, 0.0)
+            self.log.write("request", {"method": "POST", "route": PREDICT, "status": refused.status, "ms": 0.0})
+            return refused
+        return None
 
     async def explain(self, model: Model, content: bytes, method: str, target: str | None) -> dict[str, Any]:
         """Explain one image in a thread of its own, see `Explainer.explain`; others wait for their turn.
