@@ -94,20 +94,8 @@ def predict(
     place = None if out is None else Path(out)
     kind = kind_of(place, features, returned=stream is None)
     request = Request(
-        model,
-        given,
-        place,
-        kind,
-        top,
-        features,
-        strict,
-        restart,
-        workers,
-        max_pixels,
-        engine,
-        precision,
-        overrides or {},
-    )
+        model, given, place, kind, top, features, strict, restart, workers, max_pixels, engine, precision, overrides or {}
+    )  # fmt: skip
     if launched_rank():  # ranks after the first one only speak up when something is wrong
         console = Console(out=open(os.devnull, "w"), err=open(os.devnull, "w"))  # noqa: SIM115, until the process ends
     with ranks(Console().warn) as world:
@@ -133,7 +121,8 @@ def _predict_in_parts(
         parts.release()
     console.say(f"wrote {parts.out}: {done.written:,} predicted, {done.skipped:,} skipped")
     _require_some(done.written, done.skipped, done.first)
-    return PredictResult([], done.written, _read_skipped(parts.out, done.skipped), num_skipped=done.skipped)
+    skipped = _read_skipped(parts.out, done.skipped) if world.main else []
+    return PredictResult([], done.written, skipped, num_skipped=done.skipped)
 
 
 def _predict_at_once(request: Request, listing: Listing, stream: TextIO | None, console: Console) -> PredictResult:
