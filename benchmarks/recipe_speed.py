@@ -28,7 +28,7 @@ from vitkit.pretraining.data import batches_of, read_recipe_data
 from vitkit.pretraining.model import first_model, with_objective
 from vitkit.recipes.book import find_recipe
 from vitkit.recipes.recipe import steps_of
-from vitkit.train import TrainConfig, best_precision, start, step_once
+from vitkit.train import TrainConfig, best_blocks, best_precision, start, step_once
 
 ROUNDS, STEPS = 7, 10
 
@@ -50,7 +50,8 @@ def main() -> None:
         module, objective = with_objective(
             recipe, first_model(recipe, len(data.source.classes), Console()), data.source.classes, Console()
         )
-        plan = TrainConfig(total, size, micro, 0, total, 0, precision, fused, recipe.optim)
+        compiled = best_blocks(precision)
+        plan = TrainConfig(total, size, micro, 0, total, 0, precision, fused, recipe.optim, compiled_blocks=compiled)
         ours = None if given.tensors else batches_of(recipe, data, size, range(total), given.workers)
         runs[f"vitkit, {micro} at a time"] = (start(module, plan), plan, objective, ours)
 

@@ -32,7 +32,7 @@ from vitkit.analysis.flops import forward_macs
 from vitkit.data.loader import Batch
 from vitkit.models.vit import VisionTransformer, ViTConfig
 from vitkit.objectives.classify import Classify
-from vitkit.train import TrainConfig, best_precision, start, step_once
+from vitkit.train import TrainConfig, best_blocks, best_precision, start, step_once
 
 
 class Cell(NamedTuple):
@@ -54,7 +54,7 @@ CELLS = {
 }
 BASE = "timm fp32"
 SIDES = (BASE, "timm bf16", "ours")
-MORE = ("ours fp32", "ours bf16 fused")  # on request
+MORE = ("ours fp32", "ours bf16 fused", "ours uncompiled")  # on request
 
 
 def random_batch(cell: Cell) -> Batch:
@@ -64,15 +64,17 @@ def random_batch(cell: Cell) -> Batch:
     return Batch(images, labels, torch.arange(cell.batch))
 
 
-def plan(cell: Cell, precision: str, fused: bool, steps: int = 1000) -> TrainConfig:
-    return TrainConfig(steps, cell.batch, cell.batch, 0, steps, 0, precision, fused)
+def plan(cell: Cell, precision: str, fused: bool, steps: int = 1000, *, compiled: bool = True) -> TrainConfig:
+    compiled = compiled and best_blocks(precision)
+    return TrainConfig(steps, cell.batch, cell.batch, 0, steps, 0, precision, fused, compiled_blocks=compiled)
 
 
 def our_step(cell: Cell, side: str) -> Callable[[], float]:
-    precision, fused = {"ours": best_precision(), "ours fp32": ("fp32", True), "ours bf16 fused": ("bf16", True)}[side]
+    kinds = {"ours fp32": ("fp32", True), "ours bf16 fused": ("bf16", True)}
+    precision, fused = kinds.get(side, best_precision())
     model = VisionTransformer(cell.config)
     model.init_weights(0)
-    config, batch = plan(cell, precision, fused), random_batch(cell)
+    config, batch = plan(cell, precision, fused, compiled=side == "ours"), random_batch(cell)
     state = start(model, config)
 
     def step() -> float:
@@ -180,14 +182,14 @@ def compare(name: str, sides: list[str], rounds: int, steps: int) -> list[dict[s
     return out
 
 
-def losses(data: str, name: str, steps: int) -> dict[str, object]:
+def losses(data: str, name: str, steps: int, batch: int | None) -> dict[str, object]:
     """Mean loss of the same steps in fp32 and in what trains fastest here, on views of the data's training images."""
     from vitkit.data.augment import Augment
     from vitkit.data.loader import training_batches
     from vitkit.data.pixels import Preprocess
     from vitkit.datasets.book import read_data
 
-    cell = CELLS[name]
+    cell = CELLS[name]._replace(batch=batch or CELLS[name].batch)
     source = read_data(data, partial=True)
     samples = source.splits.get("train") or source.splits["all"]
     cell = cell._replace(config=dataclasses.replace(cell.config, num_classes=len(source.classes)))
@@ -212,7 +214,15 @@ def losses(data: str, name: str, steps: int) -> dict[str, object]:
             print(f"step {len(rows)}: fp32 {found[0]:.4f}, ours {found[1]:.4f}", file=sys.stderr, flush=True)
     full, ours = (statistics.fmean(row[i] for row in rows) for i in (0, 1))
     worst = max(abs(a - b) for a, b in rows)
-    return {"cell": name, "steps": steps, "fp32": full, "ours": ours, "difference": ours - full, "worst step": worst}
+    return {
+        "cell": name,
+        "batch": cell.batch,
+        "steps": steps,
+        "fp32": full,
+        "ours": ours,
+        "difference": ours - full,
+        "worst step": worst,
+    }
 
 
 def main() -> None:
@@ -221,6 +231,7 @@ def main() -> None:
     parser.add_argument("--sides", default=",".join(SIDES), help=f"also {', '.join(MORE)}; the first one is the base")
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--steps", type=int, help="of a turn, beside one that warms up; of --losses: 200")
+    parser.add_argument("--batch", type=int, help="images of a step of --losses, if fewer than the cell's")
     parser.add_argument("--losses", metavar="DATA", help="images of classes, as vit finetune takes them")
     parser.add_argument("--csv", type=Path)
     parser.add_argument("--serve", help=argparse.SUPPRESS)
@@ -230,7 +241,7 @@ def main() -> None:
         serve(CELLS[names[0]], given.serve)
         return
     if given.losses:
-        rows = [losses(given.losses, name, given.steps or 200) for name in names]
+        rows = [losses(given.losses, name, given.steps or 200, given.batch) for name in names]
     else:
         rows = [row for name in names for row in compare(name, given.sides.split(","), given.rounds, given.steps or 1)]
     print(f"{torch.get_num_threads()} threads, torch {torch.__version__}, {torch.backends.cpu.get_cpu_capability()}\n")

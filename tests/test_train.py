@@ -15,6 +15,7 @@ from torch import Tensor
 from faults import Told, in_backward, out_of_memory
 from vitkit.config import UserError
 from vitkit.data.loader import Batch
+from vitkit.engines.native.training import training_missing
 from vitkit.models.vit import VisionTransformer, ViTConfig
 from vitkit.objectives.classify import Classify
 from vitkit.optim import OptimConfig
@@ -74,6 +75,49 @@ def test_bfloat16_follows_float32() -> None:
     with torch.autocast("cpu", torch.bfloat16):
         made(batch().images)
     assert set(seen.values()) == {torch.float32}
+
+
+COMPILED = dataclasses.replace(CONFIG, precision="bf16", fused_attention=False, compiled_blocks=True)
+needs_compiled = pytest.mark.skipif(bool(training_missing()), reason=training_missing())
+
+
+@needs_compiled
+def test_compiled_blocks_follow_float32_and_compute_the_same_again() -> None:
+    found = losses(COMPILED, drop_path=0.2)
+    assert found == pytest.approx(losses(CONFIG, drop_path=0.2), abs=0.02)
+    assert found == losses(COMPILED, drop_path=0.2)
+    assert found != losses(dataclasses.replace(COMPILED, compiled_blocks=False), drop_path=0.2)
+    again = dataclasses.replace(COMPILED, activation_checkpointing=True)
+    assert losses(again, drop_path=0.2) == found
+    assert losses(dataclasses.replace(COMPILED, microbatch_size=3)) == pytest.approx(losses(COMPILED), abs=0.02)
+
+
+@needs_compiled
+def test_a_copy_of_a_model_with_compiled_blocks_is_trained_for_itself() -> None:
+    state = start(model(), COMPILED)
+    other = copy.deepcopy(state.model)
+    assert all(one.forward.args[0] is one for one in other.blocks)
+    assert all(one.forward.args[0] is one for one in state.model.blocks)
+    kept = measure(model(), dataclasses.replace(COMPILED, activation_checkpointing=True), Classify(), batch(), 2**33)
+    assert kept.activation_bytes < measure(model(), COMPILED, Classify(), batch(), 2**33).activation_bytes
+
+
+def test_in_float32_compiled_blocks_change_no_bit() -> None:
+    assert losses(dataclasses.replace(CONFIG, compiled_blocks=True)) == losses(CONFIG)
+
+
+def test_where_compiled_blocks_cannot_be_had_the_run_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vitkit.train.untrained", lambda block: "VITKIT_NATIVE=0")
+    few = dataclasses.replace(COMPILED, steps=2)
+    told, plain = Told(), Told()
+    train(start(model(), few), few, Classify(), [batch()] * 2, told)
+    few = dataclasses.replace(few, compiled_blocks=False)
+    train(start(model(), few), few, Classify(), [batch()] * 2, plain)
+    assert told.losses == plain.losses
+    assert plain.notes == []
+    assert told.notes == [
+        "this run was planned with compiled blocks; PyTorch's operators compute them here: VITKIT_NATIVE=0."
+    ]
 
 
 def test_a_step_is_a_function_of_weights_batch_seed_and_step() -> None:

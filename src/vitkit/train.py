@@ -23,6 +23,7 @@ from vitkit.checkpoint import TrainState
 from vitkit.config import UserError
 from vitkit.data.loader import Batch
 from vitkit.diagnose import LOWER_RATE, NotFiniteError, bad_weight, explain
+from vitkit.engines.native.training import step, training_missing, untrained
 from vitkit.models.draws import Draws
 from vitkit.models.vit import Attention, Block
 from vitkit.optim import OptimConfig, clip_gradients, make_average, make_optimiser, set_rates
@@ -35,6 +36,7 @@ __all__ = [
     "Objective",
     "StepReport",
     "TrainConfig",
+    "best_blocks",
     "best_precision",
     "measure",
     "start",
@@ -64,6 +66,9 @@ class TrainConfig:
     optim: OptimConfig = field(default_factory=OptimConfig)
     checkpoint_every: float = 300.0  # seconds between checkpoints, beside those of evaluations; changes no result
     activation_checkpointing: bool = False  # keep each block's input only and compute the rest again going backward
+    compiled_blocks: bool = (
+        False  # blocks in C where it covers them (bf16 on a CPU); the same mathematics, other last digits
+    )
 
 
 @dataclass(frozen=True)
@@ -109,6 +114,11 @@ def best_precision() -> tuple[str, bool]:
     return ("bf16", False) if has_bf16 else ("fp32", True)
 
 
+def best_blocks(precision: str) -> bool:
+    """Does compiled code train blocks here in this precision? It is then the fastest (docs/results/training-speed.md)."""
+    return precision == "bf16" and not torch.cuda.is_available() and not training_missing()
+
+
 def _cpu_flag(flag: str) -> bool:
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as file:
@@ -126,9 +136,8 @@ def start(model: nn.Module, config: TrainConfig, world: World = ALONE, *, sharde
     for module in model.modules():
         if isinstance(module, Attention):
             module.fused = config.fused_attention
-    if config.activation_checkpointing:
-        for block in _blocks(model):
-            _recompute(block)
+    for block in _blocks(model):
+        _set_forward(block, config, recompute=config.activation_checkpointing)
     depth = len(_blocks(model))
     if sharded and world.size > 1:
         shard(model, _blocks(model), world)
@@ -140,9 +149,16 @@ def _blocks(model: nn.Module) -> list[Block]:
     return [module for module in model.modules() if isinstance(module, Block)]
 
 
-def _recompute(block: Block) -> None:
-    """Keep nothing of a block but its input. Names and values stay; random draws are repeated. Twice is as once."""
-    block.forward = partial(checkpoint, type(block).forward, block, use_reentrant=False)  # type: ignore[method-assign]
+def _set_forward(block: Block, config: TrainConfig, *, recompute: bool) -> None:
+    """Choose how a block is computed. Names and values stay. ``recompute``: nothing is kept of it but its input."""
+    compiled = config.compiled_blocks and not untrained(block)
+    forward = step if compiled else type(block).forward
+    if recompute:  # random draws are repeated
+        block.forward = partial(checkpoint, forward, block, use_reentrant=False)  # type: ignore[method-assign]
+    elif compiled:
+        block.forward = partial(forward, block)  # type: ignore[method-assign]
+    else:
+        vars(block).pop("forward", None)
 
 
 def train(
@@ -161,6 +177,8 @@ def train(
         KeyboardInterrupt: the hooks asked to stop; the state was saved after a whole step.
         UserError: the loss, a gradient or a weight is not a finite number, or one image at a time needs too much memory.
     """
+    if config.compiled_blocks and (reason := next(filter(None, map(untrained, _blocks(state.model))), "")):
+        hooks.on_note(f"this run was planned with compiled blocks; PyTorch's operators compute them here: {reason}.")
     stream = iter(batches)
     last = saved = time.perf_counter()
     while state.step < config.steps and not _has_stopped_improving(state, config):
@@ -371,11 +389,11 @@ def measure(
     few = batch.part(0, min(2, len(batch.labels)), batch.images.device)
     computed_again = _blocks(state.model)[:1] if config.activation_checkpointing else []
     for block in computed_again:  # the backward pass holds one block's activations at a time beside all blocks' inputs
-        del block.forward
+        _set_forward(block, config, recompute=False)
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         step_once(state, config, objective, few)
     for block in computed_again:
-        _recompute(block)
+        _set_forward(block, config, recompute=True)
     activations = sum(size for pointer, size in kept.items() if pointer not in own) // len(few.labels)
     weights = sum(p.numel() * p.element_size() for p in state.model.parameters())
     trained = sum(p.numel() * p.element_size() for p in state.model.parameters() if p.requires_grad)

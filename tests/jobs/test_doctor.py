@@ -24,6 +24,7 @@ def test_perf_lists_every_choice(capsys: pytest.CaptureFixture[str], monkeypatch
         "inference",
         "training precision",
         "training attention",
+        "training blocks",
         "optimiser",
         "compiler",
         "loading while training",

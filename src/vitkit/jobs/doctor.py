@@ -144,7 +144,8 @@ def _decisions() -> Iterator[Decision]:
     from vitkit.data.loader import spare_cores
     from vitkit.engines.choose import preferred
     from vitkit.engines.measured.machine import compiler
-    from vitkit.train import best_precision
+    from vitkit.engines.native.training import training_missing
+    from vitkit.train import best_blocks, best_precision
 
     threads = torch.get_num_threads()
     said = "OMP_NUM_THREADS says so" if os.environ.get("OMP_NUM_THREADS") else "so many processors may be used"
@@ -165,6 +166,13 @@ def _decisions() -> Iterator[Decision]:
         "training attention", "fused kernel" if fused else "plain products with a softmax",
         "it is faster on a GPU and in float32" if fused else "with bfloat16 arithmetic they beat the processor's fused kernel",
         "--plan RUN repeats that of another run",
+    )  # fmt: skip
+    compiled = best_blocks(precision)
+    why = "compiled ones compute in bf16" if precision == "fp32" else training_missing()
+    yield Decision(
+        "training blocks", "compiled here, forward and backward, where they have no dropout" if compiled else "PyTorch's operators",
+        "they beat PyTorch's operators in bf16" if compiled else "a GPU computes them" if gpu else why,
+        "VITKIT_NATIVE=0 vit ...; --plan RUN repeats that of another run",
     )  # fmt: skip
     yield Decision(
         "optimiser", "AdamW over all tensors at once" if gpu else "AdamW, PyTorch's own for this device",

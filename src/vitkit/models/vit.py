@@ -359,13 +359,16 @@ class Block(nn.Module):
         if scale is not None:
             y = y * scale
         if self.training and self.drop_path > 0:  # one draw per image
-            keep = 1 - self.drop_path
-            if self.draws is None:
-                kept = torch.rand(y.shape[0], 1, device=y.device) < keep
-            else:
-                kept = uniform(self.draws.seed, self.draws.step, DROP_PATH + number, self.draws.places, 1) < keep
-            y = y * kept[..., None].to(y.dtype).div(keep)
+            kept = self.kept(y.shape[0], number, y.device)
+            y = y * kept[..., None].to(y.dtype).div(1 - self.drop_path)
         return y
+
+    def kept(self, images: int, number: int, device: torch.device) -> Tensor:
+        """Which images' branch ``number`` (of all blocks) stochastic depth keeps in this step, (B, 1) bool."""
+        keep = 1 - self.drop_path
+        if self.draws is None:
+            return torch.rand(images, 1, device=device) < keep
+        return uniform(self.draws.seed, self.draws.step, DROP_PATH + number, self.draws.places, 1) < keep
 
 
 class VisionTransformer(nn.Module):

@@ -24,7 +24,7 @@ from vitkit.papers.training import ScoredImages, fitting_steps, train_one
 from vitkit.pretraining.data import RecipeData, fingerprint, read_recipe_data
 from vitkit.recipes.book import find_recipe
 from vitkit.report import versions
-from vitkit.train import best_precision
+from vitkit.train import best_blocks, best_precision
 
 __all__ = ["queued", "run_queue"]
 
@@ -144,14 +144,15 @@ def _setting(
     named = f"{data_name(data)}: {fingerprint(found)}, {len(found.scored)} scored"
     asked = Setting(
         named, int(settings["steps"]), changes, int(settings["threads"]), precision, fused, scored.sign(),
-        made_with=versions(),
+        made_with=versions(), compiled_blocks=best_blocks(precision),
     )  # fmt: skip
     path = folder / SETTING
     if path.exists():
         stored = from_dict(Setting, read_json(path), str(path))
         alike = dataclasses.replace(
             asked, precision=stored.precision, fused_attention=stored.fused_attention, made_with=stored.made_with,
-            steps=asked.steps or stored.steps, scored=asked.scored if stored.scored else "",
+            compiled_blocks=stored.compiled_blocks, steps=asked.steps or stored.steps,
+            scored=asked.scored if stored.scored else "",
         )  # fmt: skip
         if alike != stored:
             other = [

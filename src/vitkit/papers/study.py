@@ -69,6 +69,7 @@ class Setting:
     scored: str = ""  # a sign of the test images at the model's size; empty: of a folder made before there was one
     recipe: str = RECIPE
     limit_seconds: float = LIMIT
+    compiled_blocks: bool = False
     made_with: Mapping[str, str] = field(default_factory=dict)  # versions; says nothing about what is alike
 
     def recipe_of(self, cell: Cell, seed: int) -> Recipe:

@@ -134,6 +134,7 @@ def _config(setting: Setting, recipe: Recipe, images: int) -> TrainConfig:
         patience=0,
         precision=setting.precision,
         fused_attention=setting.fused_attention,
+        compiled_blocks=setting.compiled_blocks,
         optim=fitted_optim(recipe.optim, setting.steps)[0],
         checkpoint_every=math.inf,
     )

@@ -32,7 +32,7 @@ from vitkit.planning import (
 from vitkit.pretraining.arguments import PretrainArguments
 from vitkit.pretraining.data import RecipeData, batches_of
 from vitkit.recipes.recipe import Recipe, batch_of, fitted_optim, steps_of
-from vitkit.train import Objective, TrainConfig, best_precision, measure
+from vitkit.train import Objective, TrainConfig, best_blocks, best_precision, measure
 
 __all__ = ["WATCHED_TOGETHER", "PretrainPlan", "check_plan", "make_plan", "plan_from"]
 
@@ -171,6 +171,7 @@ def _config(recipe: Recipe, images: int, steps: int, precision: str, fused: bool
         patience=0,
         precision=precision,
         fused_attention=fused,
+        compiled_blocks=best_blocks(precision),
         optim=fitted_optim(recipe.optim, steps)[0],
         activation_checkpointing=recipe.activation_checkpointing,
     )
@@ -187,7 +188,7 @@ def _repeated(other: Path, recipe: Recipe, data: RecipeData) -> PretrainPlan:
         )
     t = plan.train
     train = _config(recipe, len(data.train), t.steps, t.precision, t.fused_attention, t.microbatch_size)
-    return dataclasses.replace(plan, train=train)
+    return dataclasses.replace(plan, train=dataclasses.replace(train, compiled_blocks=t.compiled_blocks))
 
 
 def _measured(

@@ -28,7 +28,7 @@ from vitkit.planning import free_memory
 from vitkit.pretraining.data import RecipeData, batches_of
 from vitkit.pretraining.model import with_new_head, with_objective
 from vitkit.recipes.recipe import Recipe, batch_of, fitted_optim, steps_of
-from vitkit.train import StepReport, TrainConfig, best_precision, measure, start, train
+from vitkit.train import StepReport, TrainConfig, best_blocks, best_precision, measure, start, train
 
 __all__ = ["WHOLE", "fine_tuned", "top1", "transfer_top1"]
 
@@ -91,6 +91,7 @@ def fine_tuned(
 
 def _config(recipe: Recipe, images: int) -> TrainConfig:
     precision, fused = best_precision()
+    precision = precision if recipe.precision == "auto" else recipe.precision
     steps, batch_size = steps_of(recipe, images), batch_of(recipe, images)
     return TrainConfig(
         steps=steps,
@@ -99,8 +100,9 @@ def _config(recipe: Recipe, images: int) -> TrainConfig:
         seed=recipe.seed,
         eval_every=steps,  # nothing is chosen on the way
         patience=0,
-        precision=precision if recipe.precision == "auto" else recipe.precision,
+        precision=precision,
         fused_attention=fused,
+        compiled_blocks=best_blocks(precision),
         optim=fitted_optim(recipe.optim, steps)[0],
         activation_checkpointing=recipe.activation_checkpointing,
     )

@@ -19,7 +19,7 @@ from vitkit.data.pixels import Preprocess
 from vitkit.models.vit import ViTConfig
 from vitkit.optim import DECAYS, OptimConfig
 from vitkit.planning import read_train_config
-from vitkit.train import TrainConfig, best_precision
+from vitkit.train import TrainConfig, best_blocks, best_precision
 
 __all__ = [
     "FinetuneRecipe",
@@ -266,6 +266,7 @@ def train_config(recipe: FinetuneRecipe, images: int, seed: int) -> TrainConfig:
         patience=recipe.patience,
         precision=precision,
         fused_attention=fused,
+        compiled_blocks=best_blocks(precision),
         optim=OptimConfig(
             lr=recipe.lr,
             weight_decay=recipe.weight_decay,
