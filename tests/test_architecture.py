@@ -38,12 +38,8 @@ ALLOWED = {
     ("finetuning", "recipes"), ("pretraining", "recipes"), ("jobs", "pretraining"), ("jobs", "recipes"),
     ("jobs", "finetuning"), ("jobs", "audits"), ("jobs", "protocols"), ("jobs", "board"), ("finetuning", "audits"),
     ("papers", "recipes"), ("papers", "pretraining"), ("papers", "board"), ("jobs", "papers"),
-<<<<<<< HEAD
     ("jobs", "server"), ("jobs", "predicting"), ("jobs", "exporting"),
-=======
-    ("jobs", "server"), ("jobs", "predicting"),
     ("train", "engines"),  # its blocks in C, and nothing else
->>>>>>> train
     ("protocols", "recipes"), ("protocols", "pretraining"),  # vtab fine-tunes 19 times, by the recipe of the paper
 }  # fmt: skip
 NEEDS_ORDER = [
