@@ -1,6 +1,7 @@
 """Images per second and peak memory of predict and of features for 1,000, 10,000 and 100,000 images: does cost grow as it should?
 
-    python benchmarks/scaling.py [--quick] [--counts 1000,10000,100000] [--engines eager,tuned] [--rounds 3] [-o runs/scaling]
+    python benchmarks/scaling.py [--quick] [--counts 1000,10000,100000] [--engines eager,tuned] [--rounds 3]
+        [--what predict,features] [-o runs/scaling]
     python benchmarks/scaling.py --markdown runs/scaling/scaling.csv
 
 CIFAR-10's 10,000 test images as JPEG files ($VITKIT_SHARED/data), hard links of them where more are asked for, in folders of
@@ -73,14 +74,15 @@ def one(what: str, engine: str, model: Path, images: Path) -> dict[str, float]:
 
     bundle = vitkit.load(model, engine=engine, precision="fp32")
     quiet = Console(io.StringIO(), io.StringIO())
-    out = images.with_name(f"{images.name}-{what}.csv")
+    out = images.with_name(f"{images.name}-{what}.{'parquet' if what == 'parquet' else 'csv'}")
     if what == "features":
         from vitkit.data.samples import Sample
         from vitkit.data.sources import find_images
         from vitkit.evals.features import compute_features
     began = time.perf_counter()
-    if what == "predict":
-        count = vitkit.predict(bundle, [images], out=out, console=quiet).written
+    if what != "features":
+        packed = what == "parquet"
+        count = vitkit.predict(bundle, [images], out=out, features=packed, console=quiet).written
     else:
         samples = [Sample(path.name, path, 0) for path in find_images(images)]
         count = len(compute_features(bundle, samples, quiet, "features").features)
@@ -108,7 +110,7 @@ def run(given: argparse.Namespace) -> Path:
         make_images(folder, [FEW, *given.counts])
         writer = csv.DictWriter(file, FIELDS, lineterminator="\n")
         writer.writeheader()
-        runs = [(what, e, n) for what in ("predict", "features") for e in given.engines for n in (FEW, *given.counts)]
+        runs = [(what, e, n) for what in given.what for e in given.engines for n in (FEW, *given.counts)]
         draw = random.Random(0)
         for number in range(given.rounds):
             for what, engine, count in draw.sample(runs, len(runs)):
@@ -157,6 +159,7 @@ def main() -> None:
     parser.add_argument("--counts", default="1000,10000,100000")
     parser.add_argument("--engines", default="eager")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--what", default="predict,features", help="predict writes CSV, parquet Parquet with features")
     parser.add_argument("-o", "--out", default="runs/scaling")
     parser.add_argument("--markdown", metavar="CSV", type=Path, help="measure nothing, print the table")
     parser.add_argument("--one", nargs=4, help=argparse.SUPPRESS)
@@ -166,6 +169,7 @@ def main() -> None:
         print(json.dumps(one(what, engine, Path(model), Path(images))))
         return
     given.counts = [500, 2000] if given.quick else [int(count) for count in given.counts.split(",")]
+    given.what = given.what.split(",")
     given.rounds, given.engines = 1 if given.quick else given.rounds, given.engines.split(",")
     with open(given.markdown or run(given), newline="") as file:
         print(markdown(summarise(list(csv.DictReader(file)))))

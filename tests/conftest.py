@@ -45,10 +45,18 @@ def flat(tmp_path: Path) -> Path:
     return root
 
 
+@pytest.fixture(scope="session")
+def compiled_code(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where what a compiler makes is kept for all tests: the code is the same, and compiling takes seconds."""
+    return tmp_path_factory.mktemp("compiled")
+
+
 @pytest.fixture(autouse=True)
-def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test reads or writes the user's cache."""
-    monkeypatch.setenv("VITKIT_CACHE", str(tmp_path_factory.mktemp("cache")))
+def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch, compiled_code: Path) -> None:
+    """No test reads or writes the user's cache, or another test's but for compiled code."""
+    cache = tmp_path_factory.mktemp("cache")
+    (cache / "native").symlink_to(compiled_code, target_is_directory=True)
+    monkeypatch.setenv("VITKIT_CACHE", str(cache))
 
 
 @pytest.fixture

@@ -22,23 +22,23 @@ LAYERS = {
     "config": 0, "console": 0, "report": 0, "charts": 0, "json_list": 0,
     "models": 1, "data": 1, "optim": 1, "schedules": 1, "chains": 1, "unknown": 1, "answers": 1, "weights": 1,
     "parallel": 1,
-    "bundle": 2, "checkpoint": 2, "objectives": 2, "converters": 2,
+    "bundle": 2, "artefact": 2, "checkpoint": 2, "objectives": 2, "converters": 2,
     "datasets": 2,
     "zoo": 3, "analysis": 3, "exporters": 3, "diagnose": 3, "trackers": 3,
     "runfolder": 1, "train": 4, "engines": 4, "runlog": 5, "planning": 5,
     "evals": 5,
     "recipes": 6, "audits": 6, "finetuning": 6, "pretraining": 6, "protocols": 6, "board": 6, "papers": 6, "server": 6,
-    "predicting": 6, "jobs": 6,
+    "predicting": 6, "exporting": 6, "jobs": 6,
     "cli": 7, "__main__": 8,
 }  # fmt: skip
 ALLOWED = {
     ("report", "config"), ("report", "charts"), ("report", "json_list"),
     ("json_list", "config"), ("console", "config"), ("unknown", "weights"), ("answers", "unknown"),
-    ("optim", "schedules"), ("optim", "chains"),
+    ("artefact", "bundle"), ("bundle", "artefact"), ("optim", "schedules"), ("optim", "chains"),
     ("finetuning", "recipes"), ("pretraining", "recipes"), ("jobs", "pretraining"), ("jobs", "recipes"),
     ("jobs", "finetuning"), ("jobs", "audits"), ("jobs", "protocols"), ("jobs", "board"), ("finetuning", "audits"),
     ("papers", "recipes"), ("papers", "pretraining"), ("papers", "board"), ("jobs", "papers"),
-    ("jobs", "server"), ("jobs", "predicting"),
+    ("jobs", "server"), ("jobs", "predicting"), ("jobs", "exporting"),
     ("train", "engines"),  # its blocks in C, and nothing else
     ("protocols", "recipes"), ("protocols", "pretraining"),  # vtab fine-tunes 19 times, by the recipe of the paper
 }  # fmt: skip
@@ -137,8 +137,8 @@ def test_every_module_imports_and_every_public_name_is_there_twice() -> None:
 def test_the_public_surface_is_this() -> None:
     assert vitkit.__all__ == [
         "UserError", "ViTConfig", "VisionTransformer", "analyze", "audit", "benchmark", "compare", "convert", "demo", "doctor",
-        "evaluate", "explain", "finetune", "list_datasets", "list_models", "list_recipes", "load", "paper", "predict", "pretrain",
-        "results", "verify",
+        "evaluate", "explain", "export", "finetune", "list_datasets", "list_models", "list_recipes", "load", "paper", "predict",
+        "pretrain", "results", "serve", "verify",
     ]  # fmt: skip
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         vitkit.nothing  # noqa: B018

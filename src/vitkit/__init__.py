@@ -20,6 +20,7 @@ _HOMES = {
     "doctor": "vitkit.jobs.doctor",
     "evaluate": "vitkit.jobs.evaluate",
     "explain": "vitkit.jobs.explain",
+    "export": "vitkit.jobs.export",
     "finetune": "vitkit.jobs.finetune",
     "list_datasets": "vitkit.jobs.datasets",
     "list_models": "vitkit.jobs.models",
@@ -29,6 +30,7 @@ _HOMES = {
     "predict": "vitkit.jobs.predict",
     "pretrain": "vitkit.jobs.pretrain",
     "results": "vitkit.jobs.results",
+    "serve": "vitkit.jobs.serve",
     "verify": "vitkit.jobs.verify",
 }
 
@@ -45,6 +47,7 @@ __all__ = [
     "doctor",
     "evaluate",
     "explain",
+    "export",
     "finetune",
     "list_datasets",
     "list_models",
@@ -54,6 +57,7 @@ __all__ = [
     "predict",
     "pretrain",
     "results",
+    "serve",
     "verify",
 ]
 

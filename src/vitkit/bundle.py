@@ -31,9 +31,19 @@ if TYPE_CHECKING:
     from PIL import Image
     from torch import Tensor
 
+    from vitkit.artefact import Artefact
     from vitkit.models.vit import VisionTransformer, ViTConfig
 
-__all__ = ["FORMAT_VERSION", "Bundle", "is_bundle", "read_bundle_config", "unprepared"]
+__all__ = [
+    "FORMAT_VERSION",
+    "Bundle",
+    "check_facts",
+    "is_bundle",
+    "read_bundle_config",
+    "read_facts",
+    "unprepared",
+    "write_facts",
+]
 
 Array: TypeAlias = "np.ndarray[Any, Any]"
 FORMAT = "vitkit-bundle"
@@ -62,6 +72,7 @@ class Bundle:
     task: str = SINGLE
     thresholds: tuple[float, ...] | None = None  # multi-label: of each class; None until they were chosen
     place: Path | None = None  # the folder or file that it was read from
+    artefact: Artefact | None = None  # an exported graph computes, and ``model`` has a configuration and no weights
     _made: tuple[Maker, Any] | None = None  # what made `run`, and a sign of the weights then
 
     def __repr__(self) -> str:
@@ -100,6 +111,17 @@ class Bundle:
                 f"{self.config.in_channels}. Load it with mean=... and std=... of {self.config.in_channels} values."
             )
         return self.preprocess_record
+
+    def require_modules(self) -> None:
+        """Check that the model itself is there, not a graph that was exported from it.
+
+        Raises:
+            UserError: the bundle is an exported artefact's.
+        """
+        if self.artefact is not None:
+            from vitkit.artefact import refusal
+
+            raise refusal(self.artefact.folder)
 
     def require_classes(self) -> None:
         """Check that the model gives one answer per image.
@@ -191,6 +213,7 @@ class Bundle:
         """
         from safetensors.torch import save
 
+        self.require_modules()
         folder = Path(path)
         if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not is_bundle(folder))):
             raise UserError(f"{folder} exists and is not a bundle. Choose another place.")
@@ -200,6 +223,19 @@ class Bundle:
             "format": FORMAT,
             "format_version": OLDEST[self.task],
             "vitkit_version": __version__,
+            **self.facts(hashlib.sha256(data).hexdigest()),
+        }
+        target = folder if folder.exists() else folder.with_name(folder.name + ".partial")
+        write_file(target / "model.safetensors", data)
+        write_facts(self, target)
+        write_json(target / "config.json", config)
+        if target != folder:
+            _appear(target, folder)
+        return folder
+
+    def facts(self, sha256: str) -> dict[str, Any]:
+        """All that is said of the model beside its tensors, which have this digest: the JSON of a bundle, and of an artefact."""
+        return {
             "task": self.task,
             "model": dataclasses.asdict(self.config),
             "preprocess": dataclasses.asdict(self.preprocess_record) if self.preprocess_record else None,
@@ -209,24 +245,8 @@ class Bundle:
                 **({"thresholds": list(self.answers.cuts)} if self.task == MULTI else {}),
             },
             "unknown": self.unknown and self.unknown.to_dict(),
-            "weights": {
-                "sha256": hashlib.sha256(data).hexdigest(),
-                "source": self.source,
-                "licence": self.licence,
-            },
+            "weights": {"sha256": sha256, "source": self.source, "licence": self.licence},
         }
-        target = folder if folder.exists() else folder.with_name(folder.name + ".partial")
-        write_file(target / "model.safetensors", data)
-        if self.unknown:
-            write_unknown(target, self.unknown)
-        write_json(target / "config.json", config)
-        if self.training:
-            write_json(target / "training.json", self.training)
-        else:
-            (target / "training.json").unlink(missing_ok=True)  # of a bundle that was here before
-        if target != folder:
-            _appear(target, folder)
-        return folder
 
     @classmethod
     def read(cls, path: str | Path) -> Bundle:
@@ -245,30 +265,50 @@ class Bundle:
         with torch.device("meta"):  # no memory until the tensors come
             model = VisionTransformer(from_dict(ViTConfig, config["model"], f"{folder}/config.json: model"))
         fill(model, state, f"{folder}/model.safetensors")
-        classes = config["classes"]
-        if classes is not None and len(classes) != model.config.num_classes:
-            raise UserError(f"{folder}: {len(classes)} class names for a head of {model.config.num_classes} classes.")
-        thresholds = config["calibration"].get("thresholds")
-        if thresholds is not None and len(thresholds) != model.config.num_classes:
-            raise UserError(f"{folder}: {len(thresholds)} thresholds for a head of {model.config.num_classes} classes.")
-        record = config["preprocess"] and from_dict(
-            Preprocess, config["preprocess"], f"{folder}/config.json: preprocess"
-        )
-        if record and record.image_size != model.config.image_size:
-            raise UserError(f"{folder}: images of {record.image_size} for a model of {model.config.image_size}.")
-        training = folder / "training.json"
-        return cls(
-            model=model.eval(),
-            preprocess_record=record or None,
-            classes=tuple(classes) if classes else None,
-            temperature=float(config["calibration"]["temperature"]),
-            source=config["weights"]["source"],
-            licence=config["weights"]["licence"],
-            training=read_json(training) if training.exists() else {},
-            unknown=read_unknown(folder, config.get("unknown"), model.config.feature_dim),
-            task=config.get("task", SINGLE),
-            thresholds=tuple(map(float, thresholds)) if thresholds else None,
-        )
+        c = model.config
+        unknown = read_unknown(folder, config.get("unknown"), c.feature_dim)
+        return cls(model=model.eval(), unknown=unknown, **read_facts(folder, config, c.num_classes, c.image_size))
+
+
+def write_facts(bundle: Bundle, folder: Path) -> None:
+    """Write what `Bundle.facts` cannot hold, or remove it where the bundle has none: the detector of unknown images, the run."""
+    if bundle.unknown:
+        write_unknown(folder, bundle.unknown)
+    if bundle.training:
+        write_json(folder / "training.json", bundle.training)
+    else:
+        (folder / "training.json").unlink(missing_ok=True)  # of a bundle that was here before
+
+
+def read_facts(
+    folder: Path, config: Mapping[str, Any], num_classes: int, image_size: tuple[int, int]
+) -> dict[str, Any]:
+    """Fields of a `Bundle` beside its model and its detector, from what `Bundle.facts` and `write_facts` wrote and `check_facts`
+    checked. Imports no torch.
+
+    Raises:
+        UserError: they do not fit a model of so many classes and such images.
+    """
+    classes = config["classes"]
+    if classes is not None and len(classes) != num_classes:
+        raise UserError(f"{folder}: {len(classes)} class names for a head of {num_classes} classes.")
+    thresholds = config["calibration"].get("thresholds")
+    if thresholds is not None and len(thresholds) != num_classes:
+        raise UserError(f"{folder}: {len(thresholds)} thresholds for a head of {num_classes} classes.")
+    record = config["preprocess"] and from_dict(Preprocess, config["preprocess"], f"{folder}/config.json: preprocess")
+    if record and record.image_size != image_size:
+        raise UserError(f"{folder}: images of {record.image_size} for a model of {image_size}.")
+    training = folder / "training.json"
+    return {
+        "preprocess_record": record or None,
+        "classes": tuple(classes) if classes else None,
+        "temperature": float(config["calibration"]["temperature"]),
+        "source": config["weights"]["source"],
+        "licence": config["weights"]["licence"],
+        "training": read_json(training) if training.exists() else {},
+        "task": config.get("task", SINGLE),
+        "thresholds": tuple(map(float, thresholds)) if thresholds else None,
+    }
 
 
 def _sign(model: VisionTransformer) -> list[tuple[int, int]]:
@@ -322,44 +362,49 @@ def read_bundle_config(folder: Path) -> dict[str, Any]:
             f"{folder} has bundle format {version}; this vitkit {__version__} reads up to {FORMAT_VERSION}. "
             f"It was made by vitkit {config.get('vitkit_version', '?')}: pip install -U vitkit."
         )
+    check_facts(folder / "config.json", config, version)
+    return config
+
+
+def check_facts(path: Path, config: Mapping[str, Any], version: int) -> None:
+    """Check the facts of a bundle's JSON of a format version, or of an artefact's, before `read_facts`.
+
+    Raises:
+        UserError: something is missing or not what it should be.
+    """
     missing = sorted({"model", "preprocess", "classes", "calibration", "weights"} - set(config))
     for part, fields in (("model", ()), ("calibration", ("temperature",)), ("weights", ("source", "licence"))):
         if part not in missing and not isinstance(config[part], dict):
-            raise UserError(f"{folder}/config.json: {part} must hold named values, got {config[part]!r}.")
+            raise UserError(f"{path}: {part} must hold named values, got {config[part]!r}.")
         missing += [f"{part}.{name}" for name in fields if part not in missing and name not in config[part]]
     if missing:
-        raise UserError(f"{folder}/config.json lacks {', '.join(missing)}; the bundle is incomplete, make it again.")
-    _check_task(folder, config)
+        raise UserError(f"{path} lacks {', '.join(missing)}; the bundle is incomplete, make it again.")
+    _check_task(path, config, version)
     temperature, classes = config["calibration"]["temperature"], config["classes"]
     if type(temperature) not in (int, float) or not 0 < temperature < math.inf:
-        raise UserError(f"{folder}/config.json: temperature must be a number above 0, got {temperature!r}.")
+        raise UserError(f"{path}: temperature must be a number above 0, got {temperature!r}.")
     names = classes if isinstance(classes, list) else [classes]
     if classes is not None and (
         not all(isinstance(c, str) for c in names) or len(set(names)) < len(names) or names is not classes
     ):
-        raise UserError(f"{folder}/config.json: classes must be a list of different names, got {classes!r:.80}.")
+        raise UserError(f"{path}: classes must be a list of different names, got {classes!r:.80}.")
     if config["preprocess"] is not None and not isinstance(config["preprocess"], dict):
-        raise UserError(f"{folder}/config.json: preprocess must hold named values, got {config['preprocess']!r:.80}.")
-    return config
+        raise UserError(f"{path}: preprocess must hold named values, got {config['preprocess']!r:.80}.")
 
 
-def _check_task(folder: Path, config: Mapping[str, Any]) -> None:
+def _check_task(path: Path, config: Mapping[str, Any], version: int) -> None:
     """Format 1 may name no task: its bundles are single-label."""
-    task = config.get("task", SINGLE if config["format_version"] == 1 else None)
-    if not isinstance(task, str) or task not in OLDEST or OLDEST[task] > config["format_version"]:
-        known = ", ".join(name for name, oldest in OLDEST.items() if oldest <= config["format_version"])
-        raise UserError(
-            f"{folder}/config.json: the task is {task!r}; in bundle format {config['format_version']}: {known}."
-        )
+    task = config.get("task", SINGLE if version == 1 else None)
+    if not isinstance(task, str) or task not in OLDEST or OLDEST[task] > version:
+        known = ", ".join(name for name, oldest in OLDEST.items() if oldest <= version)
+        raise UserError(f"{path}: the task is {task!r}; in bundle format {version}: {known}.")
     thresholds = config["calibration"].get("thresholds")
     if (thresholds is not None) != (task == MULTI):
         raise UserError(
-            f"{folder}/config.json: calibration.thresholds belongs to {MULTI} models and to no others; this is a {task} one. "
+            f"{path}: calibration.thresholds belongs to {MULTI} models and to no others; this is a {task} one. "
             "The bundle is incomplete, make it again."
         )
     if task == MULTI and not (
         isinstance(thresholds, list) and all(type(t) in (int, float) and 0 <= t <= 1 for t in thresholds)
     ):
-        raise UserError(
-            f"{folder}/config.json: thresholds must be a list of numbers between 0 and 1, got {thresholds!r:.80}."
-        )
+        raise UserError(f"{path}: thresholds must be a list of numbers between 0 and 1, got {thresholds!r:.80}.")

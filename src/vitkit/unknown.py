@@ -9,6 +9,7 @@ docs/results/unknown.md.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ import numpy as np
 from vitkit.config import UserError, write_file
 from vitkit.weights.safetensors_file import read_tensors
 
-__all__ = ["FALSE_ALARMS", "Unknown", "fit_unknown", "read_unknown", "write_unknown"]
+__all__ = ["FALSE_ALARMS", "Unknown", "fit_unknown", "read_unknown", "read_unknown_arrays", "write_unknown"]
 
 FILE = "unknown.safetensors"
 FALSE_ALARMS = 0.05  # part of images of known classes that may be called unknown
@@ -94,12 +95,33 @@ def read_unknown(folder: Path, facts: Any, width: int) -> Unknown | None:
     """
     if facts is None:
         return None
-    tensors = read_tensors(folder / FILE)
-    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    return _unknown(folder, facts, {name: each.numpy() for name, each in read_tensors(folder / FILE).items()}, width)
+
+
+def read_unknown_arrays(folder: Path, facts: Any, width: int) -> Unknown | None:
+    """As `read_unknown`, without torch, of a file whose content is known to be what was written.
+
+    Raises:
+        UserError: as `read_unknown`.
+    """
+    if facts is None:
+        return None
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
+    try:
+        arrays = load((folder / FILE).read_bytes())
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{folder / FILE} cannot be read: {error}") from None
+    return _unknown(folder, facts, arrays, width)
+
+
+def _unknown(folder: Path, facts: Any, arrays: Mapping[str, np.ndarray], width: int) -> Unknown:
+    shapes = {name: array.shape for name, array in arrays.items()}
     try:
         threshold, held_out = float(facts["threshold"]), int(facts["held_out"])
     except (KeyError, TypeError, ValueError):
         raise UserError(f"{folder}/config.json: unknown lacks a threshold; make the bundle again.") from None
     if shapes != {"mean": (width,), "whitening": (width, width)}:
         raise UserError(f"{folder / FILE} does not fit features of width {width}: {shapes}.")
-    return Unknown(tensors["mean"].numpy(), tensors["whitening"].numpy(), threshold, held_out)
+    return Unknown(arrays["mean"], arrays["whitening"], threshold, held_out)

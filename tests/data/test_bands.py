@@ -200,7 +200,8 @@ def test_the_geometry_is_that_of_rgb(fit: str, size: tuple[int, int]) -> None:
     planes = np.repeat(np.asarray(smooth)[..., None], 2, axis=-1)
     values = fit_image(bands.bands_of(planes, 2, 10**6), two)
     assert values.shape == (24, 16, 2)
-    assert np.abs(values[..., 1] * 255 - fit_image(rgb, record)[..., 1]).max() <= 1.01  # rounding of each pass
+    # The second pass rounds by 0.5, and weighs what the first one rounded by bicubic's weights, up to 1.25 in size together.
+    assert np.abs(values[..., 1] * 255 - fit_image(rgb, record)[..., 1]).max() <= 0.5 + 1.25 * 0.5 + 1e-3
 
 
 def test_augmenting_bands_draws_the_same_views_as_rgb() -> None:

@@ -15,8 +15,8 @@ from vitkit.bundle import Bundle
 from vitkit.config import UserError
 from vitkit.console import Console
 from vitkit.data.pixels import Preprocess
-from vitkit.jobs.predict import expand_paths
 from vitkit.models.vit import VisionTransformer, ViTConfig
+from vitkit.predicting.finding import expand_paths
 
 
 @pytest.fixture

@@ -35,7 +35,7 @@ class Numbers(click.ParamType[tuple[int, ...]]):
               help="fp32, bf16, int8. Reduced precision is recommended only if named. [default: all]")  # fmt: skip
 @click.option("--batch", type=Numbers(), default="1,8,32", show_default=True, metavar="N,N", help="Images of a call.")
 @click.option("--images", metavar="DATA",
-              help="Images on which answers are compared with plain PyTorch's. [default: random numbers]")  # fmt: skip
+              help="Images on which answers are compared with plain PyTorch's. [default: random pixels]")  # fmt: skip
 @click.option("--seconds", type=Duration(), default="60", show_default=True, metavar="TIME",
               help="For comparing and timing: 60, 5m. Compiling comes on top.")  # fmt: skip
 @click.option("--store", is_flag=True, help="Keep the recommendation beside M, for --engine auto.")

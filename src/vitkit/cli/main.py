@@ -25,8 +25,10 @@ from vitkit.cli import (
     comparing,
     evaluating,
     explaining,
+    exporting,
     papers,
     published,
+    serving,
     training,
 )
 from vitkit.cli.options import (
@@ -50,7 +52,7 @@ __all__ = ["cli", "main"]
 
 SECTIONS = (
     ("Make a classifier", ("audit", "finetune", "demo")),
-    ("Use it", ("predict", "evaluate", "compare")),
+    ("Use it", ("predict", "evaluate", "compare", "serve")),
     ("See inside", ("explain", "analyze")),
     ("Train as published", ("pretrain", "recipes")),
     ("Published models", ("models", "verify", "convert")),
@@ -200,11 +202,13 @@ def audit(data: str, as_json: bool, offline: bool, overrides: Any, **options: An
         print_json(result.facts)
 
 
-@cli.command(short_help="Classify files, folders and globs to CSV or JSON lines.")
+@cli.command(short_help="Classify files, folders and archives to CSV, JSON lines or Parquet.")
 @click.argument("model", metavar="M")
 @click.argument("paths", nargs=-1, required=True)
-@click.option("-o", "--out", metavar="FILE", help=".csv or .jsonl file. [default: CSV on stdout]")
+@click.option("-o", "--out", metavar="FILE", help=".csv, .jsonl or .parquet file. [default: CSV on stdout]")
 @click.option("--top", default=1, show_default=True, metavar="K", help="Classes per image.")
+@click.option("--features", is_flag=True, help="Also write what the model's head reads, to .parquet or .jsonl.")
+@click.option("--restart", is_flag=True, help="Begin anew where a stopped run could be gone on with.")
 @click.option("--workers", type=click.IntRange(min=1), default=2, show_default=True, help="Threads that decode images.")
 @strict
 @max_pixels
@@ -212,7 +216,11 @@ def audit(data: str, as_json: bool, offline: bool, overrides: Any, **options: An
 @model_options
 @common
 def predict(model: str, paths: Sequence[str], as_json: bool, offline: bool, overrides: Any, **options: Any) -> None:
-    """Classify the images in PATHS (files, folders, globs, tables) with the model M, one row per image in input order."""
+    """Classify the images in PATHS with the model M, one row per image in input order.
+
+    PATHS are files, folders, globs, CSV and Parquet tables, tar and zip files, text files with a path in each line, and addresses
+    (s3://bucket/photos). Many images are written in parts; a run that was stopped goes on when the command is repeated.
+    """
     from vitkit.jobs.predict import predict as job
 
     to_stdout = options["out"] is None
@@ -224,11 +232,13 @@ def predict(model: str, paths: Sequence[str], as_json: bool, offline: bool, over
             {"path": path, "prediction": p.answer, "probability": p.probability,
              **({} if p.labels is None else {"labels": list(p.labels)}),
              **({} if p.unknown is None else {"unknown": p.unknown}),
-             "top": [{"class": c, "probability": v} for c, v in zip(p.classes, p.probabilities, strict=True)]}
-            for path, p in result.predictions
+             "top": [{"class": c, "probability": v} for c, v in zip(p.classes, p.probabilities, strict=True)],
+             **({} if result.features is None else {"features": result.features[number].tolist()})}
+            for number, (path, p) in enumerate(result.predictions)
         ]  # fmt: skip
         skipped = [{"path": path, "reason": reason} for path, reason in result.skipped]
-        print_json({"written": result.written, "out": options["out"], "predictions": found, "skipped": skipped})
+        facts = {"written": result.written, "out": options["out"], "num_skipped": result.num_skipped}
+        print_json({**facts, "predictions": found, "skipped": skipped})
 
 
 @cli.command(short_help="The main job on embedded data: digits as PNG files, fine-tune, predict.")
@@ -269,9 +279,11 @@ for _command in (
     comparing.compare,
     evaluating.evaluate,
     explaining.explain,
+    exporting.export,
     papers.paper,
     published.datasets,
     results,
+    serving.serve,
     training.pretrain,
     training.recipes,
 ):

@@ -16,6 +16,7 @@ from vitkit.console import Console
 
 __all__ = [
     "Duration",
+    "Pixels",
     "Setting",
     "Size",
     "command_line",

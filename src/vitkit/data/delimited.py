@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,10 +25,14 @@ from vitkit.data.tables import (
     to_role,
 )
 
-__all__ = ["CSV_SUFFIXES", "read_csv", "read_csv_paths"]
+__all__ = ["CSV_SUFFIXES", "iterate_csv_paths", "read_csv", "read_csv_paths"]
 
 CSV_SUFFIXES = (".csv", ".tsv")
 DELIMITERS = (",", ";", "\t")
+UTF16 = (b"\xff\xfe", b"\xfe\xff")  # how such a file begins
+HEAD = 1 << 20  # characters in which the line of column names ends
+NO_PATH = "has no image path. Fill it in, or remove the row."
+NO_ROWS = "has column names and no rows; expected one line per image."
 ZERO_ONE = {"0": False, "1": True, "0.0": False, "1.0": True}
 
 
@@ -101,20 +105,56 @@ def read_csv(path: Path, root: Path) -> Table:
 
 def read_csv_paths(path: Path) -> list[Path]:
     """The images of a table that needs no labels; a file that does not exist is left for whoever opens it."""
-    grid = _read_grid(path)
-    return [path.parent / name for name in grid.values(_path_column(grid)[0])]
+    return list(iterate_csv_paths(path))
+
+
+def iterate_csv_paths(path: Path) -> Iterator[Path]:
+    """As `read_csv_paths`, a row at a time: of a table that is larger than memory.
+
+    Raises:
+        UserError: a table that cannot be understood, with the line, when that is reached.
+    """
+    rows = 0
+    try:
+        with path.open("rb") as file:
+            if file.read(2) in UTF16:
+                _decode(path)
+        with path.open(encoding="utf-8-sig", newline="") as text:
+            delimiter = _delimiter(text.read(HEAD))
+            text.seek(0)
+            columns, records = _grid_rows(path, text, delimiter)
+            column, _ = _find_path_column(path, columns)
+            place = columns.index(column)
+            for line, fields in records:
+                if not fields[place]:
+                    raise UserError(f"{path}, line {line} {NO_PATH}")
+                if "\0" in fields[place]:
+                    _decode(path)  # says where
+                rows += 1
+                yield path.parent / fields[place]
+    except UnicodeDecodeError:
+        _decode(path)  # says where
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}.") from None
+    if not rows:
+        raise UserError(f"{path} {NO_ROWS}")
+
+
+def _find_path_column(path: Path, columns: Sequence[str]) -> tuple[str, list[str]]:
+    column, others = find_column(columns, PATH_COLUMNS)
+    if column is None:
+        raise UserError(
+            f"{path} has no column of image paths: found {listed(columns)}, expected one of "
+            f"{', '.join(PATH_COLUMNS)}.{_nearest(columns, PATH_COLUMNS)} "
+            "The first line names the columns; rename one of them."
+        )
+    return column, others
 
 
 def _path_column(grid: _Grid) -> tuple[str, list[str]]:
-    column, others = find_column(grid.columns, PATH_COLUMNS)
-    if column is None:
-        raise UserError(
-            f"{grid.path} has no column of image paths: found {listed(grid.columns)}, expected one of "
-            f"{', '.join(PATH_COLUMNS)}.{_nearest(grid.columns, PATH_COLUMNS)} "
-            "The first line names the columns; rename one of them."
-        )
+    column, others = _find_path_column(grid.path, grid.columns)
     if empty := [row for row, name in enumerate(grid.values(column)) if not name]:
-        raise UserError(f"{grid.at(empty[0])} has no image path. Fill it in, or remove the row.")
+        raise UserError(f"{grid.at(empty[0])} {NO_PATH}")
     return column, others
 
 
@@ -127,8 +167,19 @@ def _nearest(columns: Sequence[str], known: Sequence[str]) -> str:
 
 def _read_grid(path: Path) -> _Grid:
     text = _decode(path)
-    delimiter = _delimiter(text)
-    records = _records(path, text, delimiter)
+    columns, rows = _grid_rows(path, io.StringIO(text, newline=""), _delimiter(text))
+    grid = _Grid(path, columns, [], [])
+    for line, row in rows:
+        grid.rows.append(row)
+        grid.lines.append(line)
+    if not grid.rows:
+        raise UserError(f"{path} {NO_ROWS}")
+    return grid
+
+
+def _grid_rows(path: Path, lines: Iterable[str], delimiter: str) -> tuple[list[str], Iterator[tuple[int, list[str]]]]:
+    """The names of the columns, and each row with the line that it starts in."""
+    records = _records(path, lines, delimiter)
     _, header = next(records, (0, []))
     columns = [column.strip() for column in header]
     if not any(columns):
@@ -136,7 +187,13 @@ def _read_grid(path: Path) -> _Grid:
     named = [place for place, column in enumerate(columns) if column]  # spreadsheets leave empty columns at the end
     if twice := first_twice(columns[place].lower() for place in named):
         raise UserError(f"{path} has the column {columns[named[twice[0]]]!r} twice. Rename or remove one.")
-    grid = _Grid(path, [columns[place] for place in named], [], [])
+    return [columns[place] for place in named], _fields(path, records, columns, named, delimiter)
+
+
+def _fields(
+    path: Path, records: Iterable[tuple[int, list[str]]], columns: Sequence[str], named: Sequence[int], delimiter: str
+) -> Iterator[tuple[int, list[str]]]:
+    """The fields of each record in the columns that have a name."""
     for line, row in records:
         if len(row) != len(columns):
             raise UserError(
@@ -146,11 +203,7 @@ def _read_grid(path: Path) -> _Grid:
         fields = [field.strip() for field in row]
         if nameless := [field for place, field in enumerate(fields) if field and not columns[place]]:
             raise UserError(f"{path}, line {line} has {nameless[0]!r} in a column without a name. Name the column.")
-        grid.rows.append([fields[place] for place in named])
-        grid.lines.append(line)
-    if not grid.rows:
-        raise UserError(f"{path} has column names and no rows; expected one line per image.")
-    return grid
+        yield line, [fields[place] for place in named]
 
 
 def _decode(path: Path) -> str:
@@ -158,7 +211,7 @@ def _decode(path: Path) -> str:
         content = path.read_bytes()
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}.") from None
-    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
+    if content.startswith(UTF16):
         raise UserError(f"{path} is UTF-16; expected UTF-8. Save it as CSV UTF-8.")
     try:
         text = content.decode("utf-8-sig")
@@ -185,9 +238,9 @@ def _delimiter(text: str) -> str:
     return max(DELIMITERS, key=lambda delimiter: len(fields[delimiter]))
 
 
-def _records(path: Path, text: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
+def _records(path: Path, lines: Iterable[str], delimiter: str) -> Iterator[tuple[int, list[str]]]:
     """Each record that is not an empty line, with the line it starts in."""
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True, strict=True)
+    reader = csv.reader(lines, delimiter=delimiter, skipinitialspace=True, strict=True)
     start = 1
     try:
         for record in reader:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
+from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from vitkit.config import UserError
 from vitkit.data.containers import ImageSource
@@ -32,7 +36,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-__all__ = ["has_hidden_labels", "read_parquet", "read_parquet_images"]
+__all__ = ["has_hidden_labels", "iterate_parquet_images", "read_parquet", "read_parquet_images"]
 
 MAGIC = b"PAR1"  # first and last bytes of a Parquet file
 IMAGE_COLUMNS = tuple(dict.fromkeys(("image", "img", *PATH_COLUMNS)))
@@ -104,12 +108,58 @@ def has_hidden_labels(path: Path) -> bool:
 
 def read_parquet_images(path: Path) -> list[tuple[str, ImageSource]]:
     """Name and place of each image of a file that needs no labels."""
-    table = read_parquet(path, path.parent, labelled=False)
-    numbered = (f"{path.name}:{row}" for row in table.places)
-    return [
-        (str(path.parent / name) if name == number or isinstance(source, Path) else f"{path}/{name}", source)
-        for name, number, source in zip(table.names, numbered, table.sources, strict=True)
-    ]
+    return list(iterate_parquet_images(path))
+
+
+def iterate_parquet_images(path: Path) -> Iterator[tuple[str, ImageSource]]:
+    """As `read_parquet_images`, some rows at a time: of a file with more of them than memory holds.
+
+    Raises:
+        UserError: as `read_parquet`.
+    """
+    file = _open(path)
+    schema, columns = file.schema_arrow, list(file.schema_arrow.names)
+    if twice := first_twice(columns):
+        raise UserError(f"{path} has the column {columns[twice[0]]!r} twice. Rename or remove one.")
+    if not file.metadata.num_rows:
+        raise UserError(f"{path} has no rows; expected one per image.")
+    image, kind, _ = _image_column(path, schema)
+    if kind == "path":
+        names, sources = _files(path, _values(path, file, image))
+        yield from ((str(path.parent / name), source) for name, source in zip(names, sources, strict=True))
+        return
+    leaf, beside = (f"{image}.bytes", f"{image}.path") if kind == "struct" else (image, "")
+    has_path = kind == "struct" and "path" in [field.name for field in schema.field(image).type]
+    # A path that several rows share (a bare file name, say) names none of them.
+    named = has_path and _all_different(_texts(path, file, beside, range(file.num_row_groups)))
+    number = 0
+    for group in range(file.num_row_groups):
+        rows = file.metadata.row_group(group).num_rows
+        inside = _texts(path, file, beside, [group]) if named else iter([None] * rows)
+        for row, name in enumerate(inside):
+            yield (f"{path}/{name}" if name else f"{path}:{number}"), ParquetCell(str(path), group, row, leaf)
+            number += 1
+
+
+def _texts(path: Path, file: pq.ParquetFile, column: str, groups: Sequence[int]) -> Iterator[str | None]:
+    """The values of a column of strings, some at a time."""
+    import pyarrow as pa
+
+    try:
+        for batch in file.iter_batches(4096, row_groups=list(groups), columns=[column], use_threads=False):
+            yield from _to_list(path, take_leaf(batch, column), column)
+    except (pa.ArrowException, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{path} is damaged in the column {column!r}: {reason} Write or download it again.") from None
+
+
+def _all_different(values: Iterator[str | None]) -> bool:
+    """By 64 bits of a hash: names that are wrongly taken for equal cost a name, and no image."""
+    hashes = array("Q")
+    for value in values:
+        text = b"" if value is None else b"=" + value.encode("utf-8", "surrogatepass")
+        hashes.frombytes(hashlib.blake2b(text, digest_size=8).digest())
+    return len(np.unique(np.frombuffer(hashes, np.uint64))) == len(hashes)
 
 
 def _open(path: Path) -> pq.ParquetFile:

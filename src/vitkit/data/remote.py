@@ -16,7 +16,7 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
-from urllib.parse import unquote, urlsplit, urlunsplit
+from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 from vitkit.config import UserError, did_you_mean
 from vitkit.console import Console, LiveLine
@@ -25,7 +25,7 @@ from vitkit.data.download import is_offline, shown_url, size_text
 from vitkit.data.shards import expand_braces, has_braces
 from vitkit.data.stores import Entry, NotThereError, Store, store_of
 
-__all__ = ["fetched", "is_remote", "local_place"]
+__all__ = ["Editions", "fetched", "is_remote", "local_place"]
 
 RECORDS = "remote-1"  # what is known of fetched files
 AT_ONCE = 8  # files
@@ -106,6 +106,28 @@ def fetched(url: str, is_data: Callable[[str], bool], is_table: Callable[[str], 
     finally:
         cache.close()
     return place
+
+
+class Editions:
+    """What the store said of files that were fetched: changes when they do."""
+
+    def __init__(self) -> None:
+        self._cache = Cache(RECORDS)
+
+    def of(self, url: str) -> str:
+        """The edition of a file; empty where its store tells none."""
+        known = _record(self._cache, url) or _record(self._cache, _as_listed(url))
+        return str(known.get("edition", ""))
+
+    def close(self) -> None:
+        """Close the cache."""
+        self._cache.close()
+
+
+def _as_listed(url: str) -> str:
+    """The address as a web server's page links to it."""
+    parts = urlsplit(url)
+    return urlunsplit((parts.scheme, parts.netloc, quote(unquote(parts.path)), parts.query, ""))
 
 
 def _key(url: str) -> str:

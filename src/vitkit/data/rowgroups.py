@@ -5,6 +5,7 @@ A row group at a time while all fit into memory; else one by one from a copy in 
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import threading
@@ -19,9 +20,10 @@ if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-__all__ = ["CACHE_BYTES", "LARGE", "ParquetCell", "open_parquet", "take_leaf"]
+__all__ = ["CACHE_BYTES", "LARGE", "ParquetCell", "open_parquet", "reading_in_order", "take_leaf"]
 
 CACHE_BYTES = 2**28  # of decoded row groups that a process keeps; one larger row group is kept alone
+IN_ORDER_BYTES = 2**25  # the same where images are read in their order: what is left behind is not needed again
 LARGE = 2**21  # bytes: larger row groups are not put in the place of others for one image
 
 
@@ -64,6 +66,7 @@ class _RowGroups:
         self.groups: OrderedDict[tuple[str, int, str], tuple[list[Any], int]] = OrderedDict()
         self.files: OrderedDict[str, pq.ParquetFile] = OrderedDict()
         self.held = 0
+        self.in_order = False
         self.spilled = Spilled()
 
     def read(self, cell: ParquetCell) -> bytes | None:
@@ -109,6 +112,8 @@ class _RowGroups:
 
     def _is_too_large(self, key: tuple[str, int, str]) -> bool:
         """Would the row group take the place of others, and soon lose it to others, all for one image?"""
+        if self.in_order:
+            return False
         size = self._size(key)
         return size > LARGE and self.held + size > CACHE_BYTES
 
@@ -130,7 +135,9 @@ class _RowGroups:
         if group >= file.num_row_groups:
             raise OSError(errno.EIO, "the Parquet file has fewer rows than when it was listed", path)
         size = self._size(key)
-        while self.groups and self.held + size > CACHE_BYTES:  # make room first: the peak counts
+        # Make room first: the peak counts. In order the last one stays: other threads may still read its end.
+        most, least = (IN_ORDER_BYTES, 1) if self.in_order else (CACHE_BYTES, 0)
+        while len(self.groups) > least and self.held + size > most:
             self.held -= self.groups.popitem(last=False)[1][1]
         chunks = list(self._batches(key))
         bytes_ = sum(chunk.nbytes for chunk in chunks)
@@ -148,6 +155,18 @@ class _RowGroups:
 
 
 _CACHE = _RowGroups()
+
+
+@contextlib.contextmanager
+def reading_in_order() -> Iterator[None]:
+    """A stretch in which this process reads images in the order of their files: little is kept, and nothing copied to the cache."""
+    before, _CACHE.in_order = _CACHE.in_order, True
+    try:
+        yield
+    finally:
+        _CACHE.in_order = before
+
+
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_CACHE.reset)
 

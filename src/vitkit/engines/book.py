@@ -60,6 +60,10 @@ def make_engine(
     Raises:
         UserError: no such engine or precision, one that cannot be used here, or a pair that is not there.
     """
+    if bundle.artefact is not None:
+        from vitkit.engines.exported import exported_engine
+
+        return exported_engine(bundle.artefact, engine, precision)
     check_choice(engine, precision)
     name, chosen = engine, "fp32" if precision == AUTO else precision
     if engine == AUTO:

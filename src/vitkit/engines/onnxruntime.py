@@ -6,6 +6,7 @@ product out between threads by its outputs, never by what is summed (1.31 on a p
 
 from __future__ import annotations
 
+import functools
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from vitkit.engines.engine import EngineFacts
 from vitkit.engines.processor import processor_threads
 from vitkit.engines.wrapped import Infer, WrappedEngine, build_or_find, folder_name, notes_of, source_of, why_missing
 
-__all__ = ["PRECISIONS", "make", "missing", "open_folder"]
+__all__ = ["PRECISIONS", "make", "missing", "open_folder", "run_graph"]
 
 Array = np.ndarray[Any, Any]
 PRECISIONS = ("fp32", "int8")
@@ -74,18 +75,24 @@ def open_folder(folder: Path, precision: str) -> WrappedEngine:
     """
     threads = processor_threads()
     facts = EngineFacts("onnxruntime", precision, f"onnxruntime {_version()}", False, threads, notes_of(folder))
-    return WrappedEngine(facts, _optimised(folder, 1), lambda: _optimised(folder, threads), folder)
+    alone = functools.partial(run_graph, folder / GRAPH, threads, optimised=True)
+    return WrappedEngine(facts, run_graph(folder / GRAPH, 1, optimised=True), alone, folder)
 
 
-def _optimised(folder: Path, threads: int) -> Infer:
+def run_graph(path: Path, threads: int, *, optimised: bool = False) -> Infer:
+    """What computes a graph by so many threads; ``optimised``: that was done before.
+
+    Raises:
+        RuntimeError: ONNX Runtime refuses it.
+    """
     import onnxruntime
 
-    options = _options(threads)
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL  # it was done
-    session = _session(folder / GRAPH, options)
+    options, levels = _options(threads), onnxruntime.GraphOptimizationLevel
+    options.graph_optimization_level = levels.ORT_DISABLE_ALL if optimised else levels.ORT_ENABLE_ALL
+    session = _session(path, options)
 
     def infer(images: Array) -> Outputs:
-        return Outputs(*session.run(["logits", "features"], {"images": np.ascontiguousarray(images, np.float32)}))
+        return Outputs(*session.run(["logits", "features"], {"images": np.ascontiguousarray(images)}))
 
     return infer
 

@@ -19,9 +19,9 @@ from vitkit.bundle import Bundle
 from vitkit.config import UserError
 from vitkit.engines.engine import EngineFacts
 from vitkit.engines.processor import processor_threads
-from vitkit.engines.wrapped import WrappedEngine, build_or_find, folder_name, notes_of, source_of, why_missing
+from vitkit.engines.wrapped import Infer, WrappedEngine, build_or_find, folder_name, notes_of, source_of, why_missing
 
-__all__ = ["PRECISIONS", "make", "missing", "open_folder", "process_core"]
+__all__ = ["PRECISIONS", "make", "missing", "open_folder", "process_core", "run_graph"]
 
 Array = np.ndarray[Any, Any]
 PRECISIONS = ("fp32", "bf16", "int8")
@@ -89,26 +89,47 @@ def open_folder(folder: Path, precision: str) -> WrappedEngine:
     facts = EngineFacts(
         "openvino", precision, f"openvino {_version()}", False, threads, (*_notes(precision), *notes_of(folder))
     )
-    single = _Compiled(folder, _settings(precision, threads, streams=True))
-    return WrappedEngine(facts, single, lambda: _Compiled(folder, _settings(precision, threads, streams=False)), folder)
+    single = _imported(folder, _settings(precision, threads, streams=True))
+    return WrappedEngine(facts, single, lambda: _imported(folder, _settings(precision, threads, streams=False)), folder)
 
 
-class _Compiled:
-    """A compiled graph; each thread that calls it has a request of its own."""
+def run_graph(path: Path, precision: str, threads: int, streams: bool) -> Infer:
+    """What computes a graph's `.xml`, one image at a time: by one thread for each caller, or by all threads.
 
-    def __init__(self, folder: Path, settings: dict[str, Any]) -> None:
-        import openvino
+    Raises:
+        RuntimeError: OpenVINO refuses it.
+    """
+    core = process_core()
+    graph = core.read_model(path)
+    graph.reshape([1, *(size.get_length() for size in list(graph.inputs[0].partial_shape)[1:])])
+    return _Requests(core.compile_model(graph, "CPU", _settings(precision, threads, streams)))
 
-        self.data = np.fromfile(folder / GRAPH, np.uint8)  # weights may stay where they are in it
-        blob = openvino.Tensor(self.data, shared_memory=True)
-        self.model = process_core().import_model(blob, "CPU", settings)
+
+def _imported(folder: Path, settings: dict[str, Any]) -> Infer:
+    """What computes a compiled graph."""
+    import openvino
+
+    data = np.fromfile(folder / GRAPH, np.uint8)
+    blob = openvino.Tensor(data, shared_memory=True)
+    return _Requests(process_core().import_model(blob, "CPU", settings), data)
+
+
+class _Requests:
+    """A compiled graph; each thread that calls it has a request of its own.
+
+    Args:
+        data: what its weights may lie in.
+    """
+
+    def __init__(self, model: Any, data: Array | None = None) -> None:
+        self.model, self.data = model, data
         self.own = threading.local()
 
     def __call__(self, images: Array) -> Outputs:
         request = getattr(self.own, "request", None)
         if request is None:
             request = self.own.request = self.model.create_infer_request()
-        found = request.infer([np.ascontiguousarray(images, np.float32)], share_inputs=True, share_outputs=True)
+        found = request.infer([np.ascontiguousarray(images)], share_inputs=True, share_outputs=True)
         return Outputs(np.array(found["logits"]), np.array(found["features"]))
 
 

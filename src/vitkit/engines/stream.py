@@ -6,27 +6,34 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from vitkit.answers import Outputs
 from vitkit.data.containers import ImageSource
 from vitkit.data.official import load_view
-from vitkit.data.pixels import MAX_PIXELS, ImageError, Preprocess, to_planes
+from vitkit.data.pixels import MAX_PIXELS, ImageError, Preprocess, load_input, to_planes
 from vitkit.engines.engine import Engine
 
-__all__ = ["MANY", "stream"]
+__all__ = ["MANY", "Sources", "inputs_of", "stream"]
 
 Array = np.ndarray[Any, Any]
 Loaded = Array | ImageError
 MANY = 200  # images from which several are computed at once: comparing whether that changes a digit costs less than it saves
 
 
+class Sources(Protocol):
+    """Images that are asked for one after the other: a list, or what need not be in memory at once."""
+
+    def __len__(self) -> int: ...
+    def __iter__(self) -> Iterator[ImageSource]: ...
+
+
 def stream(
     engine: Engine,
     record: Preprocess,
-    sources: Sequence[ImageSource],
+    sources: Sources,
     *,
     workers: int = 2,
     mirror: bool = False,
@@ -67,3 +74,18 @@ def stream(
         finally:
             for future in queue:
                 future.cancel()
+
+
+def inputs_of(
+    record: Preprocess, sources: Sequence[ImageSource], workers: int = 2, max_pixels: int = MAX_PIXELS
+) -> list[Loaded]:
+    """Each image as an engine takes it, float32 (C, H, W), or its error; all of them in memory."""
+
+    def load(source: ImageSource) -> Loaded:
+        try:
+            return to_planes(load_input(source, record, max_pixels))
+        except ImageError as error:
+            return error
+
+    with ThreadPoolExecutor(workers) as pool:
+        return list(pool.map(load, sources))

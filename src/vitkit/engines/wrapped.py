@@ -60,16 +60,25 @@ class WrappedEngine:
     Args:
         single: computes one image by one thread; called from several threads at a time.
         all_threads: makes what computes one image by all threads, for the latency of one image alone; called at most once.
+        pool: the threads that ``single`` is called in, where not any will do.
     """
 
     group = together = 1
 
-    def __init__(self, facts: EngineFacts, single: Infer, all_threads: Callable[[], Infer], folder: Path) -> None:
+    def __init__(
+        self,
+        facts: EngineFacts,
+        single: Infer,
+        all_threads: Callable[[], Infer],
+        folder: Path,
+        *,
+        pool: Executor | None = None,
+    ) -> None:
         self.facts, self.folder = facts, folder
         self._single, self._all_threads = single, all_threads
         self._alone: Infer | None = None
         self._lock = threading.Lock()
-        self._pool: ThreadPoolExecutor | None = None
+        self._pool = pool
 
     @property
     def threads(self) -> int:

@@ -23,13 +23,27 @@ from vitkit.config import UserError, did_you_mean
 from vitkit.models.hybrid import ResNetStem, StdConv, Unit, same_padding
 from vitkit.models.vit import Attention, Block, MapPool, Mlp, VisionTransformer
 
-__all__ = ["LEVELS", "WRITER", "Builder", "Pads", "Range", "Value", "library", "quantised_weight", "write_graph"]
+__all__ = [
+    "LEVELS",
+    "STORED",
+    "WRITER",
+    "Builder",
+    "Ends",
+    "Pads",
+    "Range",
+    "Value",
+    "library",
+    "quantised_weight",
+    "reduced",
+    "write_graph",
+]
 
 Array = np.ndarray[Any, Any]
 Value = Any  # what a builder calls the result of an operation; the walk only hands it on
 Pads = tuple[int, int, int, int]  # top, left, bottom, right
 WRITER = 1  # rises when the same model gives another graph, so that what was written before is made anew
 LEVELS = 256  # of an 8-bit number
+STORED = ("fp32", "fp16", "bf16")  # of the weights of dense layers
 
 
 class Range(NamedTuple):
@@ -45,11 +59,31 @@ class Range(NamedTuple):
         return scale, min(max(round(-low / scale), 0), LEVELS - 1)
 
 
+class Ends(NamedTuple):
+    """What a graph for other programs does beside the model: it takes cropped pixels and also gives calibrated probabilities."""
+
+    mean: tuple[float, ...]  # per channel, see `Preprocess`
+    std: tuple[float, ...]
+    temperature: float = 1.0
+    sigmoid: bool = False  # of each logit, for a multi-label model; else a softmax over them
+
+    @property
+    def whole(self) -> bool:
+        """Are pixels bytes, 0 to 255? Those of other than three channels are float32 in the scale of ``mean``."""
+        return len(self.mean) == 3
+
+    def scale(self) -> tuple[Array, Array]:
+        """(factor, summand), each (C, 1, 1), that normalise pixels."""
+        mean, std = (np.array(values, np.float64)[:, None, None] for values in (self.mean, self.std))
+        factor = 1 / (255 * std) if self.whole else 1 / std
+        return factor.astype(np.float32), (-mean / std).astype(np.float32)
+
+
 class Builder(Protocol):
     """What a graph format must be able to say. Negative axes count from the last; -1 in a shape is the batch."""
 
-    def input(self, name: str, shape: tuple[int, ...]) -> Value:
-        """Float32 (B, *shape)."""
+    def input(self, name: str, shape: tuple[int, ...], whole: bool = False) -> Value:
+        """Float32 (B, *shape); ``whole``: bytes, which become float32 at once."""
         ...
 
     def output(self, name: str, x: Value, shape: tuple[int, ...]) -> None:
@@ -108,6 +142,8 @@ class Builder(Protocol):
 
     def relu(self, x: Value) -> Value: ...
 
+    def sigmoid(self, x: Value) -> Value: ...
+
     def tanh(self, x: Value) -> Value: ...
 
     def reshape(self, x: Value, shape: tuple[int, ...]) -> Value: ...
@@ -154,11 +190,34 @@ def quantised_weight(weight: Array) -> tuple[Array, Array]:
     return np.rint(weight / scales[:, None]).clip(-127, 127).astype(np.int8), scales.astype(np.float32)
 
 
+def reduced(weight: Array, stored: str) -> Array:
+    """A weight in one of `STORED`, rounded to the nearest.
+
+    Raises:
+        UserError: no such precision, or a number that fp16 cannot hold.
+    """
+    if stored == "fp32":
+        return weight
+    if stored not in STORED:
+        raise UserError(f"weights are stored in {', '.join(STORED)}, not in {stored!r}.")
+    if stored == "bf16":
+        return weight.astype(library("ml_dtypes", "onnx").bfloat16)
+    if np.abs(weight).max(initial=0.0) > np.finfo(np.float16).max:
+        raise UserError("a weight of this model is too large for fp16 (above 65504). Use --precision bf16.")
+    return weight.astype(np.float16)
+
+
 @torch.no_grad()
-def write_graph(model: VisionTransformer, builder: Builder, ranges: Mapping[str, Range] | None = None) -> None:
+def write_graph(
+    model: VisionTransformer,
+    builder: Builder,
+    ranges: Mapping[str, Range] | None = None,
+    ends: Ends | None = None,
+) -> None:
     """Give ``builder`` the graph of a model: input ``images`` (B, C, H, W), outputs ``logits`` (B, O) and ``features`` (B, F).
 
-    They are what `VisionTransformer.outputs` gives; for pool='none' both have a row for every token.
+    They are what `VisionTransformer.outputs` gives; for pool='none' both have a row for every token. With ``ends`` the input is
+    cropped pixels (B, H, W, C), of three channels as bytes, and a model with a head also gives ``probabilities`` (B, O).
 
     Args:
         model: any configuration; its weights are taken as float32.
@@ -166,6 +225,7 @@ def write_graph(model: VisionTransformer, builder: Builder, ranges: Mapping[str,
         ranges: module path of a dense layer, such as ``blocks.3.mlp.fc2``, -> values of its input. These layers are of 8 bits, all
             others, products of attention and softmax included, of 32. Of attention pooling, its query takes no image and
             ``map_pool.q`` is computed ahead; ``map_pool.kv`` is of 8 bits in its values, its logits stay in 32.
+        ends: what the graph does beside the model; None: nothing.
 
     Raises:
         UserError: a range for what is no dense layer of the model, or one that is empty or not finite.
@@ -179,7 +239,7 @@ def write_graph(model: VisionTransformer, builder: Builder, ranges: Mapping[str,
             )
         if not (math.isfinite(low) and math.isfinite(high) and low < high):
             raise UserError(f"the range of {name} is {low} to {high}; it must be finite and not empty.")
-    _Walk(model, builder, ranges).run()
+    _Walk(model, builder, ranges).run(ends)
 
 
 class _Walk:
@@ -189,9 +249,9 @@ class _Walk:
         h, w = self.config.grid
         self.tokens = self.config.prefix_tokens + h * w
 
-    def run(self) -> None:
+    def run(self, ends: Ends | None) -> None:
         config, b = self.config, self.builder
-        x = self.embed(b.input("images", (config.in_channels, *config.image_size)))
+        x = self.embed(self.images(ends))
         for index, block in enumerate(self.model.blocks):
             if index and config.position_at != "stem":
                 x = b.add(x, b.constant(_array(self.model.positions(index))))
@@ -212,6 +272,19 @@ class _Walk:
         rows = (self.tokens,) if config.pool == "none" else ()
         b.output("logits", logits, (*rows, config.num_classes or config.feature_dim))
         b.output("features", features, (*rows, config.feature_dim))
+        if ends is not None and config.num_classes:
+            scaled = b.multiply(logits, b.constant(np.array([1 / ends.temperature], np.float32)))
+            probabilities = b.sigmoid(scaled) if ends.sigmoid else b.softmax(scaled)
+            b.output("probabilities", probabilities, (*rows, config.num_classes))
+
+    def images(self, ends: Ends | None) -> Value:
+        """Normalised images (B, C, H, W)."""
+        b, C, (H, W) = self.builder, self.config.in_channels, self.config.image_size
+        if ends is None:
+            return b.input("images", (C, H, W))
+        factor, summand = ends.scale()
+        x = b.transpose(b.input("images", (H, W, C), ends.whole), (0, 3, 1, 2))
+        return b.add(b.multiply(x, b.constant(factor)), b.constant(summand))
 
     # Dense layers
 

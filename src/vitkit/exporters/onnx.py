@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from vitkit import __version__
-from vitkit.exporters.graph import Pads, Range, Value, library, quantised_weight, write_graph
+from vitkit.exporters.graph import Ends, Pads, Range, Value, library, quantised_weight, reduced, write_graph
 from vitkit.models.vit import VisionTransformer
 
 __all__ = ["OPSET", "data_file", "write_onnx"]
@@ -32,25 +32,37 @@ def data_file(path: Path) -> Path:
     return path.with_name(path.name + ".data")
 
 
-def write_onnx(model: VisionTransformer, path: Path | str, *, ranges: Mapping[str, Range] | None = None) -> None:
+def write_onnx(
+    model: VisionTransformer,
+    path: Path | str,
+    *,
+    ranges: Mapping[str, Range] | None = None,
+    stored: str = "fp32",
+    ends: Ends | None = None,
+) -> None:
     """Write a model as an ONNX file: ``images`` (B, C, H, W) float32 to ``logits`` and ``features``, B open.
 
     Weights of 2 GB and more go into `data_file`. Dense layers that ``ranges`` names are of 8 bits, between QuantizeLinear and
     DequantizeLinear; see `write_graph`.
 
+    Args:
+        stored: of the weights of dense layers. ``fp16``: their products are in fp16 too, all else in float32. ``bf16``: they are
+            converted to float32 and computed so, for ONNX Runtime multiplies no bf16 on processors.
+        ends: see `write_graph`.
+
     Raises:
-        UserError: the package onnx is missing, or ranges that do not fit the model.
+        UserError: the package onnx is missing, ranges that do not fit the model, or a weight that fp16 cannot hold.
     """
-    builder = _OnnxBuilder(library("onnx", "onnx"))
-    write_graph(model, builder, ranges)
+    builder = _OnnxBuilder(library("onnx", "onnx"), stored)
+    write_graph(model, builder, ranges, ends)
     builder.write(Path(path))
 
 
 class _OnnxBuilder:
     """Operations as nodes; a value is its name."""
 
-    def __init__(self, onnx: Any) -> None:
-        self.onnx = onnx
+    def __init__(self, onnx: Any, stored: str = "fp32") -> None:
+        self.onnx, self.stored = onnx, stored
         self.nodes: list[Any] = []
         self.inputs: list[Any] = []
         self.outputs: list[Any] = []
@@ -80,10 +92,14 @@ class _OnnxBuilder:
 
     # What `Builder` asks for
 
-    def input(self, name: str, shape: tuple[int, ...]) -> Value:
-        kind = self.onnx.TensorProto.FLOAT
+    def input(self, name: str, shape: tuple[int, ...], whole: bool = False) -> Value:
+        kinds = self.onnx.TensorProto
+        kind = kinds.UINT8 if whole else kinds.FLOAT
         self.inputs.append(self.onnx.helper.make_tensor_value_info(name, kind, ["B", *shape]))
-        return name
+        return self.cast(name, kinds.FLOAT) if whole else name
+
+    def cast(self, x: Value, kind: int) -> Value:
+        return self.node("Cast", x, to=kind)
 
     def output(self, name: str, x: Value, shape: tuple[int, ...]) -> None:
         kind = self.onnx.TensorProto.FLOAT
@@ -116,8 +132,14 @@ class _OnnxBuilder:
             zeros = self.tensor(np.zeros(len(scales), np.int8))
             kernel = self.node("DequantizeLinear", whole, self.tensor(scales), zeros, axis=1)
         else:
-            kernel = self.tensor(weight.T, f"{name}.weight")
-        y = self.matmul(x, kernel)
+            kernel = self.tensor(reduced(weight.T, self.stored), f"{name}.weight")
+        if int8 or self.stored == "fp32":
+            y = self.matmul(x, kernel)
+        elif self.stored == "bf16":
+            y = self.matmul(x, self.cast(kernel, self.onnx.TensorProto.FLOAT))
+        else:
+            half = self.matmul(self.cast(x, self.onnx.TensorProto.FLOAT16), kernel)
+            y = self.cast(half, self.onnx.TensorProto.FLOAT)
         return y if bias is None else self.add(y, self.tensor(bias, f"{name}.bias"))
 
     def quantise(self, x: Value, scale: float, zero_point: int) -> Value:
@@ -158,6 +180,9 @@ class _OnnxBuilder:
 
     def relu(self, x: Value) -> Value:
         return self.node("Relu", x)
+
+    def sigmoid(self, x: Value) -> Value:
+        return self.node("Sigmoid", x)
 
     def tanh(self, x: Value) -> Value:
         return self.node("Tanh", x)
@@ -249,4 +274,4 @@ def _varint(n: int) -> bytes:
 
 def _write_array(file: BinaryIO, array: Array) -> None:
     """Little-endian, rows first."""
-    file.write(np.ascontiguousarray(array, array.dtype.newbyteorder("<")).data)
+    file.write(np.ascontiguousarray(array, array.dtype.newbyteorder("<")).reshape(-1).view(np.uint8).data)

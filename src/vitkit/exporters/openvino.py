@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from vitkit.config import UserError
-from vitkit.exporters.graph import LEVELS, Pads, Range, Value, library, quantised_weight, write_graph
+from vitkit.exporters.graph import LEVELS, Ends, Pads, Range, Value, library, quantised_weight, reduced, write_graph
 from vitkit.models.vit import VisionTransformer
 
 __all__ = ["write_openvino"]
@@ -17,20 +17,33 @@ __all__ = ["write_openvino"]
 Array = np.ndarray[Any, Any]
 
 
-def write_openvino(model: VisionTransformer, path: Path | str, *, ranges: Mapping[str, Range] | None = None) -> None:
+def write_openvino(
+    model: VisionTransformer,
+    path: Path | str,
+    *,
+    ranges: Mapping[str, Range] | None = None,
+    stored: str = "fp32",
+    ends: Ends | None = None,
+) -> None:
     """Write a model as ``path``, an `.xml`, and its `.bin`: ``images`` (B, C, H, W) to ``logits`` and ``features``, B open.
 
-    Weights are float32. Dense layers that ``ranges`` names are of 8 bits, with FakeQuantize at their input; see `write_graph`.
+    Dense layers that ``ranges`` names are of 8 bits, with FakeQuantize at their input; see `write_graph`.
+
+    Args:
+        stored: of the weights of dense layers, which the graph converts to float32; in what is multiplied is for the runtime to
+            say, by INFERENCE_PRECISION_HINT.
+        ends: see `write_graph`.
 
     Raises:
-        UserError: the package openvino is missing, ``path`` is no `.xml`, or ranges that do not fit the model.
+        UserError: the package openvino is missing, ``path`` is no `.xml`, ranges that do not fit the model, or a weight that fp16
+            cannot hold.
     """
     path = Path(path)
     if path.suffix != ".xml":
         raise UserError(f"OpenVINO models are a pair of files, .xml and .bin: {path.name} must end in .xml.")
     openvino = library("openvino", "openvino")
-    builder = _OpenVinoBuilder(openvino, library("openvino.opset13", "openvino"))
-    write_graph(model, builder, ranges)
+    builder = _OpenVinoBuilder(openvino, library("openvino.opset13", "openvino"), stored)
+    write_graph(model, builder, ranges, ends)
     made = openvino.Model(builder.results, builder.parameters, "vision_transformer")
     openvino.save_model(made, path, compress_to_fp16=False)
 
@@ -38,17 +51,18 @@ def write_openvino(model: VisionTransformer, path: Path | str, *, ranges: Mappin
 class _OpenVinoBuilder:
     """Operations as nodes of OpenVINO, which check themselves as they are made."""
 
-    def __init__(self, openvino: Any, ops: Any) -> None:
-        self.openvino, self.ops = openvino, ops
+    def __init__(self, openvino: Any, ops: Any, stored: str) -> None:
+        self.openvino, self.ops, self.stored = openvino, ops, stored
         self.parameters: list[Any] = []
         self.results: list[Any] = []
         self.kept: list[Array] = []  # whose memory constants read
 
-    def input(self, name: str, shape: tuple[int, ...]) -> Value:
-        x = self.ops.parameter(self.openvino.PartialShape([-1, *shape]), np.float32, name=name)
+    def input(self, name: str, shape: tuple[int, ...], whole: bool = False) -> Value:
+        kind = np.uint8 if whole else np.float32
+        x = self.ops.parameter(self.openvino.PartialShape([-1, *shape]), kind, name=name)
         x.output(0).get_tensor().set_names({name})
         self.parameters.append(x)
-        return x
+        return self.ops.convert(x, np.float32) if whole else x
 
     def output(self, name: str, x: Value, shape: tuple[int, ...]) -> None:  # noqa: ARG002  (known to the graph)
         result = self.ops.result(x, name=name)
@@ -62,6 +76,16 @@ class _OpenVinoBuilder:
             return self.ops.constant(array)
         self.kept.append(array)
         return self.ops.constant(array, shared_memory=True)
+
+    def stored_constant(self, weight: Array) -> Value:
+        if self.stored == "fp32":
+            return self.constant(weight)
+        kept = reduced(np.ascontiguousarray(weight), self.stored)
+        self.kept.append(kept)
+        if self.stored == "fp16":
+            return self.ops.convert(self.ops.constant(kept), np.float32)
+        tensor = self.openvino.Tensor(kept.view(np.uint16), kept.shape, self.openvino.Type.bf16)
+        return self.ops.convert(self.ops.constant(tensor), np.float32)
 
     def conv(self, x: Value, weight: Array, bias: Array | None, stride: tuple[int, int], pads: Pads) -> Value:
         y = self.ops.convolution(x, self.constant(weight), list(stride), list(pads[:2]), list(pads[2:]), [1, 1])
@@ -89,7 +113,7 @@ class _OpenVinoBuilder:
             whole = self.ops.convert(self.constant(levels), np.float32)
             kernel = self.ops.multiply(whole, self.constant(scales[:, None]))
         else:
-            kernel = self.constant(weight)
+            kernel = self.stored_constant(weight)
         y = self.ops.matmul(x, kernel, False, True)
         y.set_friendly_name(name)
         return y if bias is None else self.ops.add(y, self.constant(bias))
@@ -137,6 +161,9 @@ class _OpenVinoBuilder:
 
     def relu(self, x: Value) -> Value:
         return self.ops.relu(x)
+
+    def sigmoid(self, x: Value) -> Value:
+        return self.ops.sigmoid(x)
 
     def tanh(self, x: Value) -> Value:
         return self.ops.tanh(x)

@@ -93,6 +93,7 @@ def analyze(
         raise UserError(f"{folder} already exists and holds something else. Choose another -o.")
     given = None if images is None else list_images(images)
     bundle = model if isinstance(model, Bundle) else load(model, **dict(overrides or {}))
+    bundle.require_modules()
     console.say(f"model: {name}: {describe_model(bundle)}")
     for note in bundle.notes:
         console.say(f"model: {note}")

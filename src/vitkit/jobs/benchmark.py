@@ -25,6 +25,7 @@ from vitkit.console import Console, duration
 from vitkit.data.containers import ImageSource, read_bytes
 from vitkit.data.download import without_secrets
 from vitkit.data.pixels import MAX_PIXELS, ImageError, Preprocess, load_input, to_planes
+from vitkit.data.random_pixels import random_images
 from vitkit.datasets.book import data_name, read_data
 from vitkit.engines import book, choose
 from vitkit.engines.calibration import SHARE, calibrate, find_calibration, for_calibration, split, write_calibration
@@ -32,8 +33,8 @@ from vitkit.engines.engine import PRECISIONS
 from vitkit.engines.measured.cells import ENOUGH, Cell, Choice, recommend
 from vitkit.engines.measured.machine import library_versions, this_machine
 from vitkit.engines.measured.rounds import BASE, LeftOut, Measured, Plan, measure
-from vitkit.jobs.predict import expand_paths
 from vitkit.models.vit import SIZES, VisionTransformer, ViTConfig
+from vitkit.predicting.finding import expand_paths
 from vitkit.report import versions
 from vitkit.zoo.load import load_model
 
@@ -102,12 +103,19 @@ def benchmark(
         UserError: no such model, engine, precision or images; nothing that can be measured; a place that cannot be written.
     """
     console = console or Console()
-    batches, pairs, left_out = _wanted(engines, precisions, batch, seconds)
+    batches = _batches(batch, seconds)
     if store and not isinstance(model, Bundle) and is_random(model):
         raise UserError("--store keeps a choice beside a model, and there is none: vit benchmark M --store names it.")
     if out is not None:
         check_writable(Path(out))
     bundle, name = find_model(model, overrides or {})
+    pairs, left_out = (
+        _wanted(engines, precisions) if bundle.artefact is None else (_exported(bundle, engines, precisions), [])
+    )
+    if store and bundle.artefact is not None:
+        raise UserError(
+            f"{name} is an exported artefact: one engine alone computes it, so there is no choice to --store."
+        )
     for note in bundle.notes:
         console.warn(note)
     reduced = [precision for precision in precisions or () if precision != "fp32"]
@@ -128,7 +136,7 @@ def benchmark(
             bundle, plan, given.pixels, given.real, console.say, lambda part, text: line.update(round(100 * part), text)
         )
     left_out += found.left_out
-    choice, notes = recommend(found.cells, found.agreements, reduced)
+    choice, notes = recommend(found.cells, found.agreements, reduced) if bundle.artefact is None else (None, [])
     kept = choose.store(bundle, found.cells, found.agreements, reduced, machine) if store else None
     facts: dict[str, Any] = {
         "format": "vitkit-benchmark",
@@ -159,10 +167,37 @@ def benchmark(
     return BenchmarkResult(facts, tuple(found.cells), choice, kept)
 
 
+def _batches(batch: Sequence[int], seconds: float) -> list[int]:
+    """Batch sizes, rising.
+
+    Raises:
+        UserError: numbers that are none, or no time.
+    """
+    batches = sorted(set(batch))
+    if not batches or not all(type(n) is int and 1 <= n <= MOST_BATCH for n in batches):
+        shown = ", ".join(map(str, batch)) or "none"
+        raise UserError(f"--batch takes whole numbers from 1 to {MOST_BATCH}, as 1,8,32; got {shown}.")
+    if not 0 < seconds <= 86400:
+        raise UserError(f"--seconds must be above 0 and at most a day, got {seconds:g}.")
+    return batches
+
+
+def _exported(bundle: Bundle, engines: Sequence[str] | None, precisions: Sequence[str] | None) -> list[tuple[str, str]]:
+    """The one engine of an exported artefact.
+
+    Raises:
+        UserError: others are asked for, or its runtime is missing.
+    """
+    for engine in engines or (book.AUTO,):
+        for precision in precisions or (book.AUTO,):
+            facts = book.make_engine(bundle, engine, precision).facts
+    return [(facts.name, facts.precision)]
+
+
 def _wanted(
-    engines: Sequence[str] | None, precisions: Sequence[str] | None, batch: Sequence[int], seconds: float
-) -> tuple[list[int], list[tuple[str, str]], list[LeftOut]]:
-    """Batch sizes, pairs of engine and precision, and what cannot be used here.
+    engines: Sequence[str] | None, precisions: Sequence[str] | None
+) -> tuple[list[tuple[str, str]], list[LeftOut]]:
+    """Pairs of engine and precision, and what cannot be used here.
 
     Raises:
         UserError: a name that is none, or nothing left.
@@ -173,12 +208,6 @@ def _wanted(
         for value in values or ():
             if value not in known:
                 raise UserError(f"{option} {value!r}; known: {', '.join(known)}.{did_you_mean(value, known)}")
-    batches = sorted(set(batch))
-    if not batches or not all(type(n) is int and 1 <= n <= MOST_BATCH for n in batches):
-        shown = ", ".join(map(str, batch)) or "none"
-        raise UserError(f"--batch takes whole numbers from 1 to {MOST_BATCH}, as 1,8,32; got {shown}.")
-    if not 0 < seconds <= 86400:
-        raise UserError(f"--seconds must be above 0 and at most a day, got {seconds:g}.")
     pairs, left_out = [], []
     for name in engines or book.ENGINES:
         if reason := book.missing(name):
@@ -193,7 +222,7 @@ def _wanted(
     if not pairs:
         reasons = "; ".join(_name(each) + ": " + each.reason for each in left_out)
         raise UserError(f"nothing of this can be measured here: {reasons}")
-    return batches, pairs, left_out
+    return pairs, left_out
 
 
 def is_random(model: str | Path | None) -> bool:
@@ -215,7 +244,7 @@ def find_model(model: str | Path | Bundle | None, overrides: Mapping[str, Any]) 
     if isinstance(model, Bundle):
         return model, model.source or "a bundle"
     if model is not None and not is_random(model):
-        return load_model(model, **overrides), str(model)
+        return load_model(model, exported=True, **overrides), str(model)
     size = "Ti/16" if model is None or str(model) == SCRATCH else str(model)
     config = override(ViTConfig.named(size), overrides, "--override of random weights")
     network = VisionTransformer(config)
@@ -249,10 +278,11 @@ def _images(
     each = 4 * c.in_channels * c.image_size[0] * c.image_size[1]
     most = max(RANDOM, min(MOST, MOST_BYTES // each))
     if data is None:
-        rng = np.random.default_rng(0)
-        pixels = rng.standard_normal((RANDOM, c.in_channels, *c.image_size), np.float32)
+        grey = (0.5,) * c.in_channels
+        record = bundle.preprocess_record or Preprocess(c.image_size, mean=grey, std=grey)
+        pixels = random_images(record, RANDOM)
         return _Images(
-            pixels, f"{RANDOM} of random numbers: name some with --images to know how often answers agree", False
+            pixels, f"{RANDOM} of random pixels: name some with --images to know how often answers agree", False
         )
     record = bundle.require_preprocess()
     sources = _sources(data)
@@ -363,6 +393,8 @@ def _tell(
         console.say(f"not measured: {_name(each)}: {each.reason}")
     for note in notes:
         console.say(note)
+    if choice is None and found.base != BASE:
+        return  # an artefact: there is no choice
     if choice is None:
         console.say("recommended: nothing; no engine in fp32 could be measured")
         return
@@ -373,17 +405,18 @@ def _tell(
 
 def _row(cell: Cell, found: Measured) -> tuple[str, ...]:
     each = found.agreements.get((cell.engine, cell.precision))
-    base = (cell.engine, cell.precision) == BASE
+    base = (cell.engine, cell.precision) == found.base
+    alone = "plain" if found.base == BASE else "-"
     return (
         f"{cell.engine} {cell.precision}",
         "ours" if cell.ours else "wrapped",
         str(cell.batch),
         f"{cell.images_per_second:.1f}",
-        "-" if cell.speedup is None else f"{cell.speedup:.2f}",
+        "-" if cell.speedup is None or alone == "-" else f"{cell.speedup:.2f}",
         f"{cell.p50_ms:.1f}",
         f"{cell.p99_ms:.1f}",
         "-" if cell.memory_mb is None else f"{cell.memory_mb:.0f}",
         "-" if cell.share_of_peak is None else f"{100 * cell.share_of_peak:.0f}%",
-        "plain" if base else "-" if each is None else f"{100 * each.same:.1f}% of {each.images}",
-        "plain" if base else "-" if each is None else f"{each.difference:.1e}",
+        alone if base else "-" if each is None else f"{100 * each.same:.1f}% of {each.images}",
+        alone if base else "-" if each is None else f"{each.difference:.1e}",
     )

@@ -34,8 +34,8 @@ from vitkit.engines.eager import EagerEngine
 from vitkit.evals.evidence import Evidence
 from vitkit.evals.map_check import MapCheck
 from vitkit.jobs.load import load
-from vitkit.jobs.predict import expand_paths
 from vitkit.json_list import JsonList
+from vitkit.predicting.finding import expand_paths
 from vitkit.report import code_fingerprint, versions, write_explain
 
 __all__ = ["ExplainResult", "explain"]
@@ -115,6 +115,7 @@ def explain(
     for what, count in ignored.items():
         console.warn(f"left out of the folders: {count} {what}")
     bundle = model if isinstance(model, Bundle) else load(model, **dict(overrides or {}))
+    bundle.require_modules()
     for note in bundle.notes:
         console.warn(note)
     asked = ask(bundle.model, method, layers, heads, residual, pool)

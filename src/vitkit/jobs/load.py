@@ -13,7 +13,7 @@ __all__ = ["load"]
 
 
 def load(model: str | Path, *, engine: str = AUTO, precision: str = AUTO, **overrides: Any) -> Bundle:
-    """Load a bundle folder or a checkpoint file.
+    """Load a bundle folder, a checkpoint file or an exported artefact, which has everything but ``.model``'s modules.
 
     Args:
         model: a bundle folder, or a ``.safetensors`` or ``.npz`` file.
@@ -29,6 +29,6 @@ def load(model: str | Path, *, engine: str = AUTO, precision: str = AUTO, **over
         UserError: nothing of that name, an unknown override, weights that do not fit, or an engine that cannot be used.
     """
     check_choice(engine, precision)
-    bundle = load_model(model, **overrides)
+    bundle = load_model(model, exported=True, **overrides)
     bundle.run_by(lambda it: make_engine(it, engine, precision))
     return bundle

@@ -10,12 +10,14 @@ import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
-__all__ = ["EXIT_CODE", "Place", "Store", "Watchdog", "missing_ranks"]
+__all__ = ["EXIT_CODE", "RESUME", "Place", "Store", "Watchdog", "missing_ranks"]
 
 EXIT_CODE = 75  # temporary failure: torchrun --max-restarts starts the ranks again
 STALLED = (
     3  # times the patience: so long may ranks that have come equally far, or wait for the first one's own work, take
 )
+
+RESUME = "--resume goes on from the last checkpoint"
 
 
 class Store(Protocol):
@@ -45,7 +47,10 @@ def missing_ranks(places: Sequence[Place]) -> list[int]:
 class Watchdog:
     """A thread in each rank. A rank that has waited for others for too long says for whom, and ends."""
 
-    def __init__(self, store: Store, rank: int, size: int, patience: float, report: Callable[[str], None]) -> None:
+    def __init__(
+        self, store: Store, rank: int, size: int, patience: float, report: Callable[[str], None], again: str = RESUME
+    ) -> None:
+        self.again = again
         self.store, self.rank, self.size, self.patience, self.report = store, rank, size, patience, report
         self._count, self._busy = 0, False
         self._label = "the start"
@@ -82,7 +87,7 @@ class Watchdog:
                 return
             waited = time.monotonic() - self._since  # anew: this rank may have gone on while it read
             if waited >= self.patience and (found := self._found(places, waited)):
-                self.report(f"{found} Rank {self.rank} ends the run; --resume goes on from the last checkpoint.")
+                self.report(f"{found} Rank {self.rank} ends the run; {self.again}.")
                 sys.stderr.flush()
                 os._exit(EXIT_CODE)  # the main thread waits in an exchange and cannot be woken
 

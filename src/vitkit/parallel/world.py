@@ -20,7 +20,7 @@ from torch.distributed.rendezvous import rendezvous
 from vitkit.config import UserError
 from vitkit.parallel.launch import launched_rank
 from vitkit.parallel.meeting import agreed_name
-from vitkit.parallel.watchdog import Watchdog
+from vitkit.parallel.watchdog import RESUME, Watchdog
 
 __all__ = ["ALONE", "PATIENCE", "World", "session"]
 
@@ -67,6 +67,11 @@ class World:
         """Tell the watchdog that this rank has come to ``label``, e.g. a step."""
         if self._watchdog:
             self._watchdog.arrive(label)
+
+    def work(self, label: str) -> None:
+        """Tell the watchdog that every rank now works by itself, for as long as that takes."""
+        if self._watchdog:
+            self._watchdog.arrive(label, busy=True)
 
     @contextlib.contextmanager
     def first_alone(self, label: str) -> Iterator[None]:
@@ -150,11 +155,12 @@ ALONE = World()
 
 
 @contextlib.contextmanager
-def session(patience: float, report: Callable[[str], None]) -> Iterator[World]:
+def session(patience: float, report: Callable[[str], None], again: str = RESUME) -> Iterator[World]:
     """The world that torchrun started, or a world of one; ``report`` prints what the watchdog found.
 
     Args:
         patience: seconds after which ranks that wait for another one end the run and say for whom they waited.
+        again: how to go on after that, a sentence's part.
 
     Raises:
         UserError: a rank that did not come, or that ended in the middle of an exchange.
@@ -169,7 +175,7 @@ def session(patience: float, report: Callable[[str], None]) -> Iterator[World]:
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     dist.init_process_group(backend, store=_prefixed("exchange", store), rank=rank, world_size=size, timeout=LONGEST)
-    watchdog = Watchdog(_prefixed("watchdog", store), rank, size, patience, report)
+    watchdog = Watchdog(_prefixed("watchdog", store), rank, size, patience, report, again)
     world = World(rank, size, watchdog)
     try:
         yield world
@@ -179,8 +185,8 @@ def session(patience: float, report: Callable[[str], None]) -> Iterator[World]:
         if not any(word in str(error) for word in LOST):
             raise
         raise UserError(
-            f"rank {rank} lost another rank, whose own message says why ({str(error).splitlines()[0]:.120}). --resume goes on "
-            "from the last checkpoint; torchrun --max-restarts does so by itself."
+            f"rank {rank} lost another rank, whose own message says why ({str(error).splitlines()[0]:.120}). {again}; "
+            "torchrun --max-restarts does so by itself."
         ) from None
     finally:
         watchdog.stop()

@@ -38,13 +38,13 @@ __all__ = [
 
 
 def open_model(request: Request, console: Console, *, runs: bool = True) -> Bundle:
-    """The model, and its notes said; with ``runs`` also with the engine that was asked for, which is noted.
+    """The model, and its notes said; with ``runs`` also with the engine that was asked for, which is noted; without, not a graph.
 
     Raises:
         UserError: no such model.
     """
     check_choice(request.engine, request.precision)
-    bundle = load_model(request.model, **request.overrides)
+    bundle = load_model(request.model, exported=runs, **request.overrides)
     console.say(f"model: {request.model}: {describe_model(bundle)}")
     for note in bundle.notes:
         console.say(f"model: {note}")

@@ -7,11 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from vitkit.artefact import find_artefact, read_artefact, refusal
 from vitkit.bundle import Bundle, is_bundle, read_bundle_config
 from vitkit.config import UserError, did_you_mean, override, read_json
 from vitkit.data.pixels import Preprocess
 from vitkit.models.vit import ViTConfig
 from vitkit.zoo.adapt import adapt_channels, rebuild, resize
+from vitkit.zoo.exported import exported_bundle
 from vitkit.zoo.recognise import ADAPTED, Recognised, recognise
 from vitkit.zoo.rows import ROWS, find_row, suggest
 from vitkit.zoo.sidecar import SIDECAR
@@ -22,18 +24,25 @@ MODEL_FIELDS = frozenset(f.name for f in dataclasses.fields(ViTConfig))
 PREPROCESS_FIELDS = frozenset(f.name for f in dataclasses.fields(Preprocess))
 
 
-def load_model(name: str | Path, *, offline: bool = False, **overrides: Any) -> Bundle:
+def load_model(name: str | Path, *, offline: bool = False, exported: bool = False, **overrides: Any) -> Bundle:
     """Load what the user names. Local paths win over names of the zoo.
 
     Args:
         name: a bundle folder, a checkpoint file or folder of any format of `vitkit.converters`, or a zoo name.
         offline: open no socket; a name must be in the download cache.
+        exported: an exported artefact will do, which has an engine and no weights.
         overrides: fields of `ViTConfig` or `Preprocess` that the weights cannot tell. ``image_size``, ``patch_size`` and
             ``in_channels`` adapt the model to run so; ``source_image_size`` is the size that stored positions are for.
 
     Raises:
         UserError: nothing of that name, an unknown override, or weights that do not fit.
     """
+    if exported and isinstance(name, str | Path) and (folder := find_artefact(Path(name))):
+        if overrides:
+            raise UserError(
+                f"{folder} is an exported artefact: {', '.join(overrides)} cannot be changed any more. Export the model anew so."
+            )
+        return exported_bundle(read_artefact(folder))
     return open_model(name, overrides, offline=offline)[1]
 
 
@@ -96,6 +105,8 @@ def find_checkpoint(
             read_bundle_config(path)  # says what is wrong with it
         if is_bundle(path / "model"):
             raise UserError(f"{path} is not a model. Did you mean {path / 'model'}?")
+    if there and (folder := find_artefact(path)):
+        raise refusal(folder)
     if there:
         return recognise(path, source_image_size=source_image_size, overrides=overrides)
     row = find_row(str(name))

@@ -12,6 +12,7 @@ import torch
 
 from vitkit.bundle import Bundle
 from vitkit.engines.native import blocks as native
+from vitkit.engines.native import compiler
 from vitkit.engines.native.blocks import NativeBlock, NativeProduct, native_missing, panels
 from vitkit.engines.tuned import make
 from vitkit.models.vit import Block, VisionTransformer, ViTConfig
@@ -110,7 +111,7 @@ def test_a_place_that_cannot_be_written_costs_time_only(fresh: pytest.MonkeyPatc
 
 
 def test_without_a_compiler_the_reason_is_said_and_the_engine_computes(fresh: pytest.MonkeyPatch) -> None:
-    fresh.setattr(native.shutil, "which", lambda command: None)
+    fresh.setattr(compiler.shutil, "which", lambda command: None)
     fresh.setattr(native.torch.cpu, "get_capabilities", lambda: dict.fromkeys(native.NEEDS[torch.bfloat16], True))
     model = VisionTransformer(CONFIG).eval()
     model.init_weights(0)

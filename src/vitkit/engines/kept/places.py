@@ -40,7 +40,11 @@ class PlaceError(UserError):
 
 
 def fingerprint(bundle: Bundle) -> str:
-    """SHA-256 of a model: configuration, names and values of its tensors, whatever file they came from."""
+    """SHA-256 of a model: configuration, names and values of its tensors, whatever file they came from; of an exported artefact
+    its graph's.
+    """
+    if bundle.artefact is not None:
+        return bundle.artefact.identity
     import torch
 
     signed = hashlib.sha256(json.dumps(dataclasses.asdict(bundle.config), sort_keys=True).encode())

@@ -28,7 +28,7 @@ from vitkit.engines.kept.places import FOLDER, PlaceError, candidates, write_who
 from vitkit.engines.kept.seals import is_same, seal
 from vitkit.engines.processor import processor_sign, processor_threads
 from vitkit.engines.wrapped import WrappedEngine, problem
-from vitkit.unknown import FILE, Unknown
+from vitkit.unknown import read_unknown_arrays
 
 __all__ = ["Ready", "keep_ready", "open_ready", "ready"]
 
@@ -120,7 +120,7 @@ def _read(model: Path, record: Mapping[str, Any]) -> Ready | None:
             made: WrappedEngine = import_module(f"vitkit.engines.{name}").open_folder(folder, record["precision"])
             values = dict(record["answers"])
             if values["unknown"] is not None:
-                values["unknown"] = _read_unknown(model, values["unknown"], record["width"])
+                values["unknown"] = read_unknown_arrays(model, values["unknown"], record["width"])
             answers = from_dict(Answers, values, "answers")
             return Ready(
                 answers, from_dict(Preprocess, record["preprocess"], "preprocess"), tuple(record["notes"]), made
@@ -131,16 +131,6 @@ def _read(model: Path, record: Mapping[str, Any]) -> Ready | None:
 def _here(engine: str) -> list[str]:
     """What a compiled graph and a choice hold for beside the model."""
     return [processor_sign(), str(processor_threads()), metadata.version(engine)]
-
-
-def _read_unknown(model: Path, facts: Mapping[str, Any], width: int) -> Unknown:
-    """The detector of a bundle, of the file whose seal holds."""
-    from safetensors.numpy import load
-
-    arrays = load((model / FILE).read_bytes())
-    if arrays["mean"].shape != (width,):
-        raise ValueError(f"{FILE} is not of width {width}")
-    return Unknown(arrays["mean"], arrays["whitening"], float(facts["threshold"]), int(facts["held_out"]))
 
 
 def _asked(engine: str, precision: str, overrides: Mapping[str, Any]) -> str | None:

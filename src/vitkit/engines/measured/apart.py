@@ -129,15 +129,22 @@ class _Process:
         return work(request)
 
     def make(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        """Load the bundle folder ``bundle``, that was read from ``place``, into ``engine`` of ``precision``."""
-        from vitkit.bundle import Bundle
-        from vitkit.engines.book import make_engine
+        """Load the bundle folder ``bundle``, that was read from ``place``, or the artefact there, into ``engine``."""
+        from vitkit.artefact import find_artefact, read_artefact
 
         began = time.perf_counter()
-        bundle = Bundle.read(request["bundle"])
-        bundle.place = Path(request["place"]) if request["place"] else None
         self.images = np.load(request["images"], mmap_mode="r")
-        self.engine = make_engine(bundle, request["engine"], request["precision"])
+        if folder := find_artefact(Path(request["bundle"])):
+            from vitkit.engines.exported import exported_engine
+
+            self.engine = exported_engine(read_artefact(folder), request["engine"], request["precision"])
+        else:
+            from vitkit.bundle import Bundle
+            from vitkit.engines.book import make_engine
+
+            bundle = Bundle.read(request["bundle"])
+            bundle.place = Path(request["place"]) if request["place"] else None
+            self.engine = make_engine(bundle, request["engine"], request["precision"])
         return {
             "facts": self.engine.facts._asdict(), "seconds": time.perf_counter() - began, "memory": peak_memory(),
         }  # fmt: skip

@@ -68,6 +68,7 @@ class Measured:
     left_out: list[LeftOut] = field(default_factory=list)
     peaks: dict[str, Peak] = field(default_factory=dict)
     together: bool = True  # in turn; False: one after the other, for want of memory
+    base: Pair = BASE  # what the others are compared with
 
 
 @dataclass
@@ -90,7 +91,7 @@ def measure(
     tell: Callable[[str], None],
     progress: Callable[[float, str], None],
 ) -> Measured:
-    """Measure the engines of ``plan`` and, in any case, `BASE`.
+    """Measure the engines of ``plan`` and, in any case, `BASE`; of an exported artefact its runtime alone.
 
     Args:
         images: float32 (n, C, H, W), preprocessed; timing uses them again and again.
@@ -101,13 +102,14 @@ def measure(
     Raises:
         UserError: plain PyTorch itself cannot be measured.
     """
-    found = Measured()
-    pairs = list(dict.fromkeys([BASE, *plan.pairs]))
+    found = Measured(base=BASE if bundle.artefact is None else plan.pairs[0])
+    pairs = list(dict.fromkeys([found.base, *plan.pairs]))
     found.together = len(pairs) * _bytes_of(bundle) < 0.7 * _free_memory()
     groups = [pairs] if found.together else [[pair] for pair in pairs]
     with tempfile.TemporaryDirectory(prefix="vit-benchmark-") as name:
         folder = Path(name)
-        bundle.save(folder / "model")
+        if bundle.artefact is None:
+            bundle.save(folder / "model")
         np.save(folder / "images.npy", images)
         if plan.peaks:
             _find_peaks(sorted({precision for _, precision in pairs}), found, tell)
@@ -116,8 +118,8 @@ def measure(
         for group in groups:
             with ExitStack() as stack:
                 here = list(_start(group, bundle, folder, stack, found, tell))
-                if group[0] == BASE and (not here or here[0].pair != BASE):
-                    raise UserError(f"plain PyTorch could not be measured: {found.left_out[0].reason}.")
+                if group[0] == found.base and (not here or here[0].pair != found.base):
+                    raise UserError(f"{_named(found.base)} could not be measured: {found.left_out[0].reason}.")
                 clock.share(len(group) / len(pairs))
                 _compare(here, bundle, folder, plan, real, found, clock)
                 cells = len(plan.batches) * len(pairs)
@@ -153,6 +155,10 @@ class _Clock:
         self._progress(min(1.0, done), text)
 
 
+def _named(pair: Pair) -> str:
+    return "plain PyTorch" if pair == BASE else " ".join(pair)
+
+
 def _bytes_of(bundle: Bundle) -> int:
     """About what an engine's process takes: the weights as read, in its own order, and once more while it makes that."""
     return PROCESS + 3 * 4 * sum(tensor.numel() for tensor in bundle.model.parameters())
@@ -182,11 +188,12 @@ def _start(
     pairs: Sequence[Pair], bundle: Bundle, folder: Path, stack: ExitStack, found: Measured, tell: Callable[[str], None]
 ) -> Iterator[_Side]:
     place = None if bundle.place is None else str(bundle.place.resolve())
+    model = str(folder / "model") if bundle.artefact is None else place
     for engine, precision in pairs:
         tell(f"making {engine} {precision}")
         process = stack.enter_context(Apart())
         request = {
-            "do": "make", "bundle": str(folder / "model"), "images": str(folder / "images.npy"), "place": place,
+            "do": "make", "bundle": model, "images": str(folder / "images.npy"), "place": place,
             "engine": engine, "precision": precision,
         }  # fmt: skip
         try:
@@ -203,13 +210,13 @@ def _compare(
     answers, plain = bundle.answers, folder / "plain.npy"
     for side in sides:
         clock.show(f"comparing {' '.join(side.pair)}")
-        out = plain if side.pair == BASE else folder / "other.npy"
+        out = plain if side.pair == found.base else folder / "other.npy"
         try:
-            count = _affordable(side, plan) if side.pair == BASE else len(np.load(plain, mmap_mode="r"))
+            count = _affordable(side, plan) if side.pair == found.base else len(np.load(plain, mmap_mode="r"))
             side.process.ask({"do": "outputs", "out": str(out), "count": count}, READY)
         except ApartError as error:
-            if side.pair == BASE:
-                raise UserError(f"plain PyTorch could not be measured: {error}.") from None
+            if side.pair == found.base:
+                raise UserError(f"{_named(found.base)} could not be measured: {error}.") from None
             found.left_out.append(LeftOut(*side.pair, None, str(error)))
             continue
         found.agreements[side.pair] = agreement(answers.task, answers.cuts, np.load(plain), np.load(out), real)
@@ -273,7 +280,7 @@ def _take_turns(sides: Sequence[_Side], found: Measured, clock: _Clock) -> None:
 
 
 def _cells(sides: Sequence[_Side], found: Measured, flops: int) -> Iterator[Cell]:
-    base = next((side for side in sides if side.pair == BASE), None)
+    base = next((side for side in sides if side.pair == found.base), None)
     for side in sides:
         for batch, rounds in sorted(side.rounds.items()):
             rate, p50, p99, calls = summary(batch, rounds)

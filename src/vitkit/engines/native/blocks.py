@@ -8,32 +8,24 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import hashlib
 import os
-import shlex
-import shutil
 import subprocess
-import tempfile
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from vitkit.data.cache import cache_folder
+from vitkit.engines.native.compiler import SOURCE, compiled
 from vitkit.models.vit import Block, ViTConfig
 
-__all__ = ["NativeBlock", "NativeProduct", "compiled", "native_missing"]
+__all__ = ["NativeBlock", "NativeProduct", "native_missing"]
 
-SOURCE = Path(__file__).with_name("block.c")
-FLAGS = ("-O3", "-march=native", "-fopenmp", "-fPIC", "-shared")
 KINDS = {torch.float32: "f32", torch.bfloat16: "bf16"}
 NEEDS = {torch.float32: ("avx512_f",), torch.bfloat16: ("avx512_f", "avx512_bw", "avx512_bf16")}
 AGREE = {torch.float32: 1e-5, torch.bfloat16: 3e-2}
 AFTER = ("none", "gelu_erf", "gelu_tanh", "gelu_quick", "gated")  # in the order of block.c
 STEP = {torch.float32: 1, torch.bfloat16: 2, torch.int8: 4}  # inputs that a product takes at once
 LANES, PANEL = 16, 64  # numbers in a register, outputs in a panel of weights
-SECONDS = 120.0  # that a compiler may take
 
 
 class _Block(ctypes.Structure):
@@ -190,58 +182,3 @@ def _functions(dtype: torch.dtype) -> tuple[Any, Any, Any]:
 @functools.cache
 def _library() -> ctypes.CDLL:
     return compiled(SOURCE)
-
-
-def compiled(source: Path) -> ctypes.CDLL:
-    """The compiled file, made where it is not there or not whole. A ``source`` may include `SOURCE`.
-
-    Raises:
-        OSError, SubprocessError, RuntimeError: there is no compiler, or it fails, or what it makes cannot be loaded.
-    """
-    compiler = _compiler()
-    version = subprocess.run([*compiler, "--version"], capture_output=True, timeout=SECONDS, check=True).stdout
-    able = repr(sorted(torch.cpu.get_capabilities().items())).encode()
-    key = hashlib.sha256(
-        b"\0".join([SOURCE.read_bytes(), source.read_bytes(), version, able, repr((compiler, FLAGS)).encode()])
-    )
-    folder = cache_folder() / "native"
-    path = folder / f"{source.stem}-{key.hexdigest()[:24]}.so"
-    try:
-        if _whole(path):
-            return ctypes.CDLL(str(path))
-    except OSError:
-        pass  # made anew
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        return _compile(compiler, source, folder, path)
-    except OSError:  # a place that cannot be written: for this process only
-        with tempfile.TemporaryDirectory() as own:
-            return _compile(compiler, source, Path(own), Path(own) / path.name)
-
-
-def _compiler() -> list[str]:
-    for command in (os.environ.get("CC", ""), "cc", "gcc", "clang"):
-        parts = shlex.split(command)
-        if parts and shutil.which(parts[0]):
-            return parts
-    raise OSError("no C compiler is found (cc, gcc, clang or what $CC says)")
-
-
-def _compile(compiler: list[str], source: Path, folder: Path, path: Path) -> ctypes.CDLL:
-    """Compile into ``folder``, whole under its name or not at all, and load. Several processes may do so at once."""
-    with tempfile.TemporaryDirectory(dir=folder) as own:
-        made = Path(own) / path.name
-        found = subprocess.run(
-            [*compiler, *FLAGS, "-o", str(made), str(source)], capture_output=True, text=True, timeout=SECONDS
-        )
-        if found.returncode:
-            raise RuntimeError(f"{compiler[0]} could not compile {source.name}: {found.stderr.strip()}")
-        mark = made.with_suffix(".sha256")
-        mark.write_text(hashlib.sha256(made.read_bytes()).hexdigest(), encoding="ascii")
-        os.replace(made, path)
-        os.replace(mark, path.with_suffix(".sha256"))
-    return ctypes.CDLL(str(path))
-
-
-def _whole(path: Path) -> bool:
-    return hashlib.sha256(path.read_bytes()).hexdigest() == path.with_suffix(".sha256").read_text(encoding="ascii")

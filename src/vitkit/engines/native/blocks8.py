@@ -13,7 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vitkit.engines.native.blocks import AFTER, compiled, native_missing, panels
+from vitkit.engines.native.blocks import AFTER, native_missing, panels
+from vitkit.engines.native.compiler import compiled
 from vitkit.engines.packed.private_int8 import LEVELS, Steps
 from vitkit.models.vit import ViTConfig
 

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.utils import parametrize
 
-from vitkit.engines.native.blocks import LANES, NEEDS, compiled
+from vitkit.engines.native.blocks import LANES, NEEDS
+from vitkit.engines.native.compiler import compiled
 from vitkit.engines.native.rooms import room
 from vitkit.models.vit import Attention, Block, Mlp, ViTConfig
 

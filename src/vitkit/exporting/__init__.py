@@ -1,0 +1,1 @@
+"""Proving an exported artefact: on which images, by which figures, and what they must be."""
