@@ -22,8 +22,8 @@ demo: setup  ## digits as PNG files, vit finetune, vit predict: under three minu
 	rm -rf runs/demo
 	$(BIN)/vit demo --out runs/demo
 
-test: setup  ## all tests, offline
-	$(BIN)/python -m pytest
+test: setup  ## all tests, offline, two files at a time
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: setup  ## format, lint and types
 	$(BIN)/ruff format --check .
