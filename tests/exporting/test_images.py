@@ -51,6 +51,12 @@ def test_the_run_s_validation_images_are_found_and_8_bits_calibrate_on_its_train
     assert (len(eight.samples), len(eight.calibrating)) == (6, 18)
 
 
+def test_the_run_is_found_from_within_the_model_s_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    a_run(tmp_path)
+    monkeypatch.chdir(tmp_path / "run" / "model")
+    assert len(find_images_to_check(load_model("."), None, False, console()).samples) == 6
+
+
 @pytest.mark.parametrize("what", ["gone", "changed", "run", "all"])
 def test_images_that_are_gone_are_asked_for(tmp_path: Path, what: str) -> None:
     bundle = a_run(tmp_path)

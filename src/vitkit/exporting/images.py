@@ -132,7 +132,7 @@ def _of_run(bundle: Bundle, eight: bool) -> CheckImages | None:
     wanted = set(known.get("val", ()))
     if not wanted:
         return None
-    run = bundle.place.parent if bundle.place is not None else None
+    run = bundle.place.resolve().parent if bundle.place is not None else None
     ask = "Name images to compare answers on: --check DATA (labelled images tell accuracy too)."
     if run is None or not (run / "arguments.json").is_file() or not (run / "split.json").is_file():
         raise UserError(f"the run that made this model is not beside it, so its validation images are not known. {ask}")

@@ -100,7 +100,8 @@ def export(
     for note in bundle.notes:
         console.warn(note)
     target = _destination(model, out, to, precision)
-    c, _ = bundle.config, bundle.require_preprocess()
+    bundle.require_preprocess()
+    c = bundle.config
     images = find_images_to_check(bundle, check, precision == "int8", console)
     console.say(f"model     {model if not isinstance(model, Bundle) else bundle.source}: {c.embed_dim} wide, {c.depth} deep, "
                 f"{c.num_classes} classes, {c.image_size[0]}x{c.image_size[1]}")  # fmt: skip
