@@ -1,6 +1,6 @@
 """Cross-validate one change of the fine-tuning recipe on training photos of four shared sets; append to a JSON-lines file.
 
-    python benchmarks/recipe_cv.py OUT.jsonl NAME [setting=value ...] [--sets flowers17,cifar10] [--folds 2]
+    python benchmarks/recipe_cv.py OUT.jsonl NAME [setting=value ...] [--sets flowers17,cifar10] [--folds 2] [--model box]
 
 Every number comes from folds of training splits; no test split is read. What is scored is the last evaluation of a run,
 not its best, so that choosing the epoch does not flatter a setting. Needs the shared data (VITKIT_SHARED).
@@ -24,15 +24,21 @@ import numpy as np
 import vitkit
 from vitkit.config import parse_value
 from vitkit.console import Console
+from vitkit.data.containers import read_bytes
+from vitkit.data.sources import read_source
 from vitkit.data.subsets import stratified_folds
 
 SHARED = Path(os.environ.get("VITKIT_SHARED", Path(__file__).resolve().parents[2] / "shared")) / "data"
 WEIGHTS = SHARED / "deit_tiny" / "deit_tiny_patch16_224.safetensors"
 # set -> (file, classes taken, images per class, image size, number of folds the set is cut into)
-SETS = {
+# A size of None is the model's own choice.
+SETS: dict[str, tuple[str, range | None, int, int | None, int]] = {
     "flowers17": ("flowers17/train.tar", None, 20, 224, 5),
     "cifar10": ("cifar10_jpeg/train-00000-of-00001.parquet", range(10), 25, 96, 5),
     "pneumoniamnist": ("pneumoniamnist/train-00000-of-00001.parquet", range(2), 100, 96, 5),
+    "digits": ("", range(10), 1000, None, 5),
+    "cifar10x100": ("cifar10_jpeg/train-00000-of-00001.parquet", range(10), 125, None, 5),
+    "flowers17_own": ("flowers17/train.tar", None, 20, None, 2),
     "tiny_imagenet": ("tiny_imagenet_32/train-00000-of-00001.parquet", range(0, 200, 10), 15, 96, 5),
 }
 
@@ -40,6 +46,9 @@ SETS = {
 def read(name: str) -> tuple[list[tuple[str, bytes]], list[int]]:
     """Images as (suffix, bytes) and labels of the first images of each class."""
     file, classes, per_class, *_ = SETS[name]
+    if not file:
+        samples = read_source(name).splits["train"]
+        return [(".png", read_bytes(sample.source)) for sample in samples], [sample.label for sample in samples]
     images: list[tuple[str, bytes]] = []
     labels: list[int] = []
     if file.endswith(".tar"):
@@ -67,7 +76,8 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("name")
     parser.add_argument("settings", nargs="*")
-    parser.add_argument("--sets", default=",".join(SETS))
+    parser.add_argument("--sets", default="flowers17,cifar10,pneumoniamnist,tiny_imagenet")
+    parser.add_argument("--model", default=str(WEIGHTS))
     parser.add_argument("--folds", type=int, default=2, help="how many of the folds to run")
     arguments = parser.parse_args()
     settings = {k: parse_value(v) for k, v in (item.split("=", 1) for item in arguments.settings)}
@@ -85,7 +95,7 @@ def main() -> None:
                 path.write_bytes(content)
             began = time.perf_counter()
             result = vitkit.finetune(
-                root / "data", model=WEIGHTS, out=root / "run", image_size=size, seed=fold,
+                root / "data", model=arguments.model, out=root / "run", image_size=size, seed=fold,
                 settings={"evaluations": 1, **settings}, console=Console(io.StringIO(), sys.stderr),
             )  # fmt: skip
             last = result.facts["curves"]["evaluations"][-1]

@@ -16,6 +16,7 @@ QUICK = {"batch_size": 8, "evaluations": 3}
 
 def run(data: Path, out: Path, **options: Any) -> Any:
     """Fine-tune a tiny model from random weights on a few small images, silently."""
+    options.setdefault("model", "scratch")
     options.setdefault("epochs", 3)
     options.setdefault("workers", 0)
     options.setdefault("settings", QUICK)

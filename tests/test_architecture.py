@@ -44,9 +44,11 @@ ALLOWED = {
 }  # fmt: skip
 NEEDS_ORDER = [
     "arguments",
+    "default",
     "data",
     "balance",
     "backbone",
+    "mirror",
     "probe",
     "validation",
     "training",

@@ -81,7 +81,13 @@ def test_3_nothing_trains_or_scores_on_a_black_image(photos: Path, tmp_path: Pat
     path.write_bytes(path.read_bytes()[:60])
     said = io.StringIO()
     made = vitkit.finetune(
-        photos, out=tmp_path / "run", epochs=1, workers=0, settings={"batch_size": 8}, console=Console(said, said)
+        photos,
+        model="scratch",
+        out=tmp_path / "run",
+        epochs=1,
+        workers=0,
+        settings={"batch_size": 8},
+        console=Console(said, said),
     )
     assert "train/red/000.png" in said.getvalue()
     assert sum(made.facts["data"]["per_class"]["train"]) + sum(made.facts["data"]["per_class"]["val"]) == 23

@@ -204,20 +204,27 @@ class Bundle:
             outputs = model.outputs(model.forward_features(torch.from_numpy(images)))
         return Outputs(*(rows.numpy() for rows in outputs))
 
-    def save(self, path: str | Path) -> Path:
+    def save(self, path: str | Path, *, half: bool = False) -> Path:
         """Write the bundle to the folder ``path``: a new folder appears when it is whole, an existing bundle is replaced
         file by file.
+
+        Args:
+            half: round the weights to bfloat16, which halves the file; what is read back computes in float32 as ever.
 
         Raises:
             UserError: the folder cannot be written, or holds something that is not a bundle.
         """
+        import torch
         from safetensors.torch import save
 
         self.require_modules()
         folder = Path(path)
         if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not is_bundle(folder))):
             raise UserError(f"{folder} exists and is not a bundle. Choose another place.")
-        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.model.state_dict().items()}
+        dtype = torch.bfloat16 if half else None
+        tensors = {
+            name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in self.model.state_dict().items()
+        }
         data = save(tensors)
         config = {
             "format": FORMAT,

@@ -190,7 +190,19 @@ def test_a_file_size_limit_is_one_message_and_keeps_what_was_there(bundle: Path,
     assert "File too large" in done.stderr
     assert "Traceback" not in done.stderr
     assert out.read_text() == "older answers\n"
-    run = [sys.executable, "-m", "vitkit", "finetune", str(photos), "--out", str(tmp_path / "run"), "--epochs", "1"]
+    run = [
+        sys.executable,
+        "-m",
+        "vitkit",
+        "finetune",
+        str(photos),
+        "--model",
+        "scratch",
+        "--out",
+        str(tmp_path / "run"),
+        "--epochs",
+        "1",
+    ]
     done = subprocess.run(run, preexec_fn=limit, capture_output=True, text=True, check=False)
     assert done.returncode == 1, done.stderr
     assert "File too large" in done.stderr
@@ -280,7 +292,23 @@ def test_a_number_of_pixels_that_is_none_is_wrong_usage(
 def test_the_limit_is_stored_with_the_run(flat: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = tmp_path / "run"
     assert (
-        main(["finetune", str(flat), "--out", str(run), "--epochs", "1", "--workers", "0", "--max-pixels", "2M"]) == 0
+        main(
+            [
+                "finetune",
+                str(flat),
+                "--model",
+                "scratch",
+                "--out",
+                str(run),
+                "--epochs",
+                "1",
+                "--workers",
+                "0",
+                "--max-pixels",
+                "2M",
+            ]
+        )
+        == 0
     )
     assert json.loads((run / "arguments.json").read_text())["max_pixels"] == 2_000_000
     capsys.readouterr()

@@ -65,7 +65,7 @@ import torch, psutil
 from vitkit.cli.main import main
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 data, run = sys.argv[1], sys.argv[2]
-common = ["--set", "batch_size=8", "--epochs", "1", "--workers", "1"]
+common = ["--model", "scratch", "--set", "batch_size=8", "--epochs", "1", "--workers", "1"]
 assert main(["finetune", data, "--out", run, *common]) == 0
 model = run + "/model"
 assert main(["evaluate", model, data]) == 0

@@ -38,6 +38,7 @@ def five(tmp_path: Path) -> Path:
 def run(data: Path, out: Path, said: io.StringIO | None = None, **options: Any) -> Any:
     console = Console(said or io.StringIO(), said or io.StringIO())
     settings = {"batch_size": 16, "evaluations": 2}
+    options.setdefault("model", "scratch")
     return vitkit.finetune(data, out=out, epochs=10, workers=0, settings=settings, console=console, **options)
 
 

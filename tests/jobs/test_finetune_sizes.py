@@ -20,14 +20,14 @@ from vitkit.weights.files import write_weights
 
 @pytest.fixture
 def weights(tmp_path: Path) -> Path:
-    """A grid of 14 x 14 patches of 2 pixels."""
+    """A grid of 14 x 14 patches of 6 pixels."""
     config = ViTConfig(
         embed_dim=64,
         depth=1,
         num_heads=1,
         mlp_dim=32,
-        patch_size=(2, 2),
-        image_size=(28, 28),
+        patch_size=(6, 6),
+        image_size=(84, 84),
         num_classes=4,
         gelu="erf",
     )
@@ -57,14 +57,14 @@ def finetune(data: Path, weights: Path, out: Path, **options: object) -> tuple[t
 
 
 def test_photos_larger_than_the_model_raise_its_size_and_a_plan_repeats_it(weights: Path, tmp_path: Path) -> None:
-    data = photos(tmp_path / "large", 40)
+    data = photos(tmp_path / "large", 100)
     size, said = finetune(data, weights, tmp_path / "a")
-    assert size == (32, 32)
-    assert "size      32x32: the photos are larger than the model's own 28x28" in said
-    size, said = finetune(data, weights, tmp_path / "b", image_size=28)
-    assert (size, "size  " in said) == ((28, 28), False)
-    assert finetune(data, weights, tmp_path / "c", plan=tmp_path / "b")[0] == (28, 28)
+    assert size == (96, 96)
+    assert "size      96x96: the photos are larger than the model's own 84x84" in said
+    size, said = finetune(data, weights, tmp_path / "b", image_size=84)
+    assert (size, "size  " in said) == ((84, 84), False)
+    assert finetune(data, weights, tmp_path / "c", plan=tmp_path / "b")[0] == (84, 84)
 
 
 def test_small_images_leave_the_size(weights: Path, tmp_path: Path) -> None:
-    assert finetune(photos(tmp_path / "small", 30), weights, tmp_path / "a")[0] == (28, 28)
+    assert finetune(photos(tmp_path / "small", 90), weights, tmp_path / "a")[0] == (84, 84)

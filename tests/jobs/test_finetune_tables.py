@@ -18,7 +18,9 @@ from vitkit.data.sources import read_source
 def run(data: Path, out: Path | None, **options: Any) -> Any:
     quiet = Console(io.StringIO(), io.StringIO())
     settings = {"batch_size": 8, "evaluations": 1}
-    return vitkit.finetune(data, out=out, epochs=1, settings=settings, console=quiet, **{"workers": 0, **options})
+    return vitkit.finetune(
+        data, out=out, epochs=1, settings=settings, console=quiet, **{"workers": 0, "model": "scratch", **options}
+    )
 
 
 def as_csv(photos: Path, root: Path) -> Path:

@@ -11,7 +11,11 @@ import pytest
 
 from killing import facts_of, run_child, write_data
 
-FINETUNE: dict[str, Any] = {"epochs": 2, "settings": {"batch_size": 8, "evaluations": 3, "ema": 0.9}}
+FINETUNE: dict[str, Any] = {
+    "model": "scratch",
+    "epochs": 2,
+    "settings": {"batch_size": 8, "evaluations": 3, "ema": 0.9},
+}
 PRETRAIN: dict[str, Any] = {
     "recipe": "cifar10_small",
     "settings": {

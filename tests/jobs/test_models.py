@@ -28,14 +28,17 @@ def printed(text: str) -> list[str]:
     return out.getvalue().splitlines()
 
 
+BOX = "`box` ships with vitkit (vit models show box)"
+
+
 def test_the_table_has_a_line_for_every_row_and_ends_with_their_number() -> None:
     lines = printed("")
     assert len(lines) == len(ROWS) + 2
     assert lines[0].split() == ["name", "model", "size", "params", "top-1", "licence", "here"]
-    assert lines[-1] == f"{len(ROWS)} of {len(ROWS)} models, and every file of AugReg's 52,268 by its name."
+    assert lines[-1] == f"{len(ROWS)} of {len(ROWS)} models, and every file of AugReg's 52,268 by its name; {BOX}."
     assert max(map(len, lines)) <= 120
-    assert printed("augreg")[-1].endswith("and every file of AugReg's 52,268 by its name.")
-    assert printed("torchvision")[-1] == f"{len(list_models('torchvision'))} of {len(ROWS)} models."
+    assert printed("augreg")[-1].endswith(f"and every file of AugReg's 52,268 by its name; {BOX}.")
+    assert printed("torchvision")[-1] == f"{len(list_models('torchvision'))} of {len(ROWS)} models; {BOX}."
 
 
 def test_every_name_in_the_table_leads_to_its_row() -> None:

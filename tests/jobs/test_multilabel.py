@@ -41,6 +41,7 @@ def named(monkeypatch: pytest.MonkeyPatch) -> dict[str, Source]:
 def run(out: Path, data: str = "shapes", **options: Any) -> Any:
     options.setdefault("settings", QUICK)
     options.setdefault("epochs", 4)
+    options.setdefault("model", "scratch")
     return vitkit.finetune(data, out=out, workers=0, console=Console(io.StringIO(), io.StringIO()), **options)
 
 
@@ -283,7 +284,13 @@ def test_a_class_that_validation_lacks_is_said(named: dict[str, Source], tmp_pat
     named["shapes"] = dataclasses.replace(source, splits={**source.splits, "val": val})
     said = io.StringIO()
     result = vitkit.finetune(
-        "shapes", out=tmp_path / "run", workers=0, epochs=1, settings=QUICK, console=Console(io.StringIO(), said)
+        "shapes",
+        model="scratch",
+        out=tmp_path / "run",
+        workers=0,
+        epochs=1,
+        settings=QUICK,
+        console=Console(io.StringIO(), said),
     )
     assert "class 'stripe' has no image in the validation part" in said.getvalue()
     assert result.facts["per_class"][2]["average_precision"] is None or np.isnan(

@@ -61,7 +61,7 @@ class Job:
         if self.kind == "pretrain":
             settings = {**RECIPE, "optim.ema": 0.9}
             return self._run(vitkit.pretrain, "cifar10_small", data=self.data, out=out, settings=settings, workers=0)
-        return self._run(vitkit.finetune, self.data, out=out, settings=FINETUNE, epochs=4, workers=0)
+        return self._run(vitkit.finetune, self.data, model="scratch", out=out, settings=FINETUNE, epochs=4, workers=0)
 
     def resume(self, run: Path) -> Path:
         return self._run(vitkit.pretrain if self.kind == "pretrain" else vitkit.finetune, resume=run)

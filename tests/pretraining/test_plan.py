@@ -94,7 +94,9 @@ def test_a_plan_or_budget_outlives_a_stop_before_planning(
 def test_plans_that_do_not_fit_are_refused(data: Path, tmp_path: Path) -> None:
     quiet = Console(io.StringIO(), io.StringIO())
     first = run(data, tmp_path / "first", {"steps": 2}).run
-    tuned = finetune(data, out=tmp_path / "tuned", epochs=1, workers=0, settings={"batch_size": 8}, console=quiet).run
+    tuned = finetune(
+        data, model="scratch", out=tmp_path / "tuned", epochs=1, workers=0, settings={"batch_size": 8}, console=quiet
+    ).run
     out = tmp_path / "out"
     with pytest.raises(UserError, match=r"plan\.json is not the plan of a run from a recipe but of a fine-tuning run"):
         run(data, out, plan=tuned)

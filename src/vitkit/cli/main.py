@@ -102,7 +102,12 @@ def cli() -> None:
 
 @cli.command(short_help="Folder of labelled images in, tested classifier with a report out.")
 @click.argument("data", required=False)
-@click.option("--model", metavar="M", help="Weights to start from. Without: a small model from random weights.")
+@click.option(
+    "--model",
+    metavar="M",
+    help="Weights to start from; box: those that ship; scratch: none. "
+    "[default: the recommended checkpoint where it is here or --download is said, else box]",
+)
 @click.option("-o", "--out", metavar="RUN", help="Run folder. [default: runs/<data>, numbered]")
 @click.option("--val", metavar="DATA", help="Validation images; without them a stratified part is held out.")
 @click.option(
@@ -142,6 +147,8 @@ def cli() -> None:
 @click.option("--plan", metavar="RUN", help="Use the split, recipe and measured choices of another run.")
 @click.option("--track", multiple=True, metavar="NAME",
               help="Give the run's numbers to tensorboard, wandb or mlflow too (installed by you).")  # fmt: skip
+@click.option("--download/--no-download", default=None,
+              help="Without --model, fetch the recommended checkpoint. [default: as VITKIT_DOWNLOAD says, else no]")  # fmt: skip
 @click.option("--resume", metavar="RUN", help="Go on with a stopped run.")
 @strict
 @max_pixels

@@ -58,6 +58,8 @@ class Arguments:
         for field in dataclasses.fields(self)[1:]:
             value = getattr(self, field.name)
             default = field.default_factory() if callable(field.default_factory) else field.default
+            if field.name == "model":  # None was said as a word, and no word means the default
+                value = value or "scratch"
             if value != default and field.name != "workers":
                 shown.append(f"{field.name}={value!r}")
         return without_secrets(f"vitkit.finetune({', '.join(shown)})")
@@ -104,7 +106,7 @@ def check_arguments(arguments: Arguments) -> None:
         raise UserError(f"--workers must not be negative, got {arguments.workers}.")
     check_size(arguments.resized_cache)
     if arguments.train != "all" and arguments.model is None:
-        raise UserError(f"--train {arguments.train} needs weights to keep: name a --model.")
+        raise UserError(f"--train {arguments.train} needs weights to keep, and --model scratch has none.")
 
     if arguments.earlier is not None and not (Path(arguments.earlier) / "model" / "config.json").is_file():
         raise UserError(f"--earlier {arguments.earlier} is not a finished run: it has no model/.")

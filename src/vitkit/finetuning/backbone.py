@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -15,8 +16,9 @@ from vitkit.data.pixels import Preprocess, choose_fit
 from vitkit.finetuning.arguments import Arguments
 from vitkit.finetuning.data import TaskData
 from vitkit.models.vit import VisionTransformer
-from vitkit.recipes.finetune import Plan, run_size, scratch_config
+from vitkit.recipes.finetune import SMALL_MODEL, Plan, run_size, scratch_config
 from vitkit.zoo.adapt import adapt_channels, resize
+from vitkit.zoo.box import PLACE, is_box
 from vitkit.zoo.load import MODEL_FIELDS, find_checkpoint, load_model
 
 __all__ = ["check_model", "choose_preprocess", "describe_size", "load_backbone", "with_new_head"]
@@ -31,6 +33,8 @@ def check_model(arguments: Arguments) -> None:
         UserError: as `load_backbone`, but for the values of the weights.
     """
     if arguments.model is None:
+        return
+    if is_box(arguments.model):
         return
     if is_bundle(Path(arguments.model)):
         read_bundle_config(Path(arguments.model))
@@ -52,7 +56,12 @@ def load_backbone(
     """The weights to start from, without their head, at the size to run at."""
     if arguments.model is not None:
         size = _plan(stored_plan).preprocess.image_size if stored_plan else arguments.image_size
-        sized = {"image_size": size} if size else {}
+        sized: dict[str, Any] = {"image_size": size} if size else {}
+        said = "patch_size" in arguments.overrides
+        if (
+            size and not said and is_box(arguments.model) and max(size) <= SMALL_MODEL
+        ):  # as `run_size` would: its patches stay
+            sized["patch_size"] = tuple(read_bundle_config(PLACE)["model"]["patch_size"])
         bundle = load_model(arguments.model, **{**arguments.overrides, **sized})
         record = bundle.require_preprocess()
         if bundle.config.pool == "none":
@@ -64,8 +73,8 @@ def load_backbone(
             (H, W), own = run_size(bundle.config, data.training_scan.sizes), bundle.config.image_size
             if own != (H, W):
                 console.say(
-                    f"size      {H}x{W}: the photos are larger than the model's own {own[0]}x{own[1]}, and a third more work "
-                    f"makes it more accurate; --image-size {own[0] if own[0] == own[1] else f'{own[0]}x{own[1]}'} for its own"
+                    f"size      {H}x{W}: the photos are larger than the model's own {own[0]}x{own[1]}, and {_more(own, (H, W))} "
+                    f"work makes it more accurate; --image-size {own[0] if own[0] == own[1] else f'{own[0]}x{own[1]}'} for its own"
                 )
                 record = dataclasses.replace(record, image_size=(H, W))
                 bundle = dataclasses.replace(bundle, model=resize(bundle.model, (H, W)), preprocess_record=record)
@@ -76,8 +85,8 @@ def load_backbone(
     model = VisionTransformer(config)
     model.init_weights(arguments.seed)
     console.warn(
-        "no --model: training a small Vision Transformer from random weights. Without pre-training it learns little from "
-        "few images; name a pre-trained checkpoint with --model for a much better result."
+        "--model scratch: training a small Vision Transformer from random weights. Without pre-training it learns little from "
+        "few images; leave --model out, or name a pre-trained checkpoint, for a better result."
     )
     console.say(f"model     random weights, {describe_size(model)}")
     if arguments.image_size not in (None, config.image_size):
@@ -87,6 +96,12 @@ def load_backbone(
     if arguments.channels != 3:
         record = _measured(record, arguments, data, console)
     return Bundle(model.eval(), record, source="random weights", licence="the user's own"), False
+
+
+def _more(own: tuple[int, int], size: tuple[int, int]) -> str:
+    """In words, how much more a forward costs at ``size``, to a tenth."""
+    times = size[0] * size[1] / (own[0] * own[1])
+    return "a third more" if 1.25 < times < 1.42 else f"{times:.1f} times the"
 
 
 def _of_channels(bundle: Bundle, arguments: Arguments, data: TaskData, console: Console) -> Bundle:

@@ -128,6 +128,12 @@ def _recipe(
             "training will not mirror"
         )
         recipe = dataclasses.replace(recipe, flip=False)
+    elif probed.mirror and probed.mirror.matters:
+        console.say(
+            f"          a linear rule on tiny pictures names {percent(probed.mirror.right)} of validation images right and "
+            f"{percent(probed.mirror.mirrored)} mirrored: training will not mirror"
+        )
+        recipe = dataclasses.replace(recipe, flip=False)
     if arguments.epochs is not None:
         recipe = dataclasses.replace(recipe, epochs=arguments.epochs)
     return override(recipe, arguments.settings, "--set")

@@ -22,6 +22,7 @@ from vitkit.evals.scoring import SELECTION, outputs_of
 from vitkit.finetuning.arguments import Arguments
 from vitkit.finetuning.balance import Balance
 from vitkit.finetuning.data import TaskData
+from vitkit.finetuning.mirror import Mirrored, mirror_pixels
 
 __all__ = ["Probed", "run_probe"]
 
@@ -37,6 +38,7 @@ class Probed:
     images: int
     val_accuracy: float  # in multi-label data the mAP
     mirrored_accuracy: float
+    mirror: Mirrored | None  # what the pixels say of mirrored images; None in multi-label data
     seconds_per_image: float  # of inference here
 
 
@@ -74,4 +76,7 @@ def run_probe(
     suspects = find_among(data.survey, training, x, f"features of {backbone.source}")
     for finding in suspects.findings:
         console.say(f"labels    {finding.message}")
-    return Probed(probe, suspects, len(training), accuracy, flipped, featured / (len(training) + 2 * len(splits.val)))
+    mirror = None if data.source.multilabel else mirror_pixels(training, splits.val, classes, record, limit)
+    return Probed(
+        probe, suspects, len(training), accuracy, flipped, mirror, featured / (len(training) + 2 * len(splits.val))
+    )

@@ -24,6 +24,7 @@ from vitkit.finetuning.arguments import Arguments, absolute, check_arguments, re
 from vitkit.finetuning.backbone import check_model, choose_preprocess, load_backbone, with_new_head
 from vitkit.finetuning.balance import choose_balance
 from vitkit.finetuning.data import read_data, write_split
+from vitkit.finetuning.default import SCRATCH, default_model, model_of_plan
 from vitkit.finetuning.facts import RunFacts
 from vitkit.finetuning.folds import check_folds, cross_validate
 from vitkit.finetuning.plan import make_plan
@@ -74,6 +75,7 @@ def finetune(
     resized_cache: float = 0.0,
     track: Sequence[str] = (),
     resume: str | Path | None = None,
+    download: bool | None = None,
     command: str | None = None,
     began: float | None = None,
     console: Console | None = None,
@@ -82,7 +84,8 @@ def finetune(
 
     Args:
         data: class folders, or train/ with val/ and test/ inside, a CSV, Parquet or tar file, or ``digits``.
-        model: a bundle or checkpoint to start from; None or ``scratch`` trains a small model from random weights.
+        model: a bundle or checkpoint to start from, ``box``, or ``scratch`` for a small model from random weights. None: the
+            recommended checkpoint where it is here or may be downloaded, else ``box``; which one, and why, is said.
         out: the run folder; by default ``runs/<data>``, numbered.
         val: a folder of validation images, classes matched by name.
         budget: seconds that the whole command may take; the schedule is made to end in time.
@@ -109,6 +112,7 @@ def finetune(
         resized_cache: GB of decoded training images that may be kept on disk for later runs; never changes the result.
         track: programs that get the run's numbers beside ``metrics.jsonl``: tensorboard, wandb, mlflow.
         resume: a stopped run to go on with; all other arguments are read from it.
+        download: without ``model``, may the recommended checkpoint be fetched? None: as VITKIT_DOWNLOAD in the environment says.
         command: the command line, for the report.
         began: when the command began, as of ``time.perf_counter``, where that was before this call.
 
@@ -119,7 +123,7 @@ def finetune(
     began = time.perf_counter() if began is None else began
     asked = Arguments(
         data="" if data is None else pinned(data),
-        model=absolute(None if model == "scratch" else model),
+        model=absolute(None if model == SCRATCH else model),
         val=None if val is None else pinned(val),
         budget=budget,
         epochs=epochs,
@@ -171,6 +175,12 @@ def finetune(
             )
         run = Path(out) if out is not None else free_folder(Path("runs"), data_name(arguments.data))
         check_free(run, "finetune")
+        if model is None:
+            default = (model_of_plan(plan) if plan is not None else None) or default_model(download)
+            console.say(f"default   {default.model}, as no --model is named: {default.why}")
+            arguments = dataclasses.replace(
+                arguments, model=absolute(None if default.model == SCRATCH else default.model)
+            )
     with claimed(run):
         write_arguments(run, dataclasses.asdict(arguments), command := command or arguments.as_python())
         return _run(run, arguments, command, began, console)

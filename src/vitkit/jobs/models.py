@@ -9,8 +9,11 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-from vitkit.config import UserError
+from vitkit.bundle import read_bundle_config
+from vitkit.config import UserError, read_json
 from vitkit.console import Console
+from vitkit.zoo.box import CARD, PLACE
+from vitkit.zoo.box import NAME as BOX
 from vitkit.zoo.fetch import cached, place
 from vitkit.zoo.rows import ROWS, Checkpoint, find_row, manifest, select, suggest
 
@@ -39,6 +42,9 @@ def list_models(text: str = "", *, console: Console | None = None) -> tuple[Chec
     Raises:
         UserError: none has.
     """
+    if text == BOX:
+        show_model(BOX, console=console)
+        return ()
     rows = select(text)
     if not rows and (row := find_row(text)):  # a file by AugReg's rule, which the table does not list
         rows = (row,)
@@ -51,7 +57,7 @@ def list_models(text: str = "", *, console: Console | None = None) -> tuple[Chec
         for line in _table(rows):
             console.say(line)
         more = f", {INDEX}" if any(row.name.startswith(AUGREG) for row in rows) else ""
-        console.say(f"{len(rows)} of {len(ROWS)} models{more}.")
+        console.say(f"{len(rows)} of {len(ROWS)} models{more}; `{BOX}` ships with vitkit (vit models show {BOX}).")
     return rows
 
 
@@ -90,6 +96,8 @@ def show_model(name: str, *, console: Console | None = None) -> dict[str, Any]:
     Raises:
         UserError: no row of that name.
     """
+    if name == BOX:
+        return _show_box(console)
     row = find_row(name)
     if row is None:
         raise UserError(f"no model {name!r} in the zoo; `vit models` lists them.{suggest(name)}")
@@ -98,6 +106,18 @@ def show_model(name: str, *, console: Console | None = None) -> dict[str, Any]:
         for line in _lines(row, facts):
             console.say(line)
     return facts
+
+
+def _show_box(console: Console | None) -> dict[str, Any]:
+    """The card of the backbone that ships, and what its bundle says of it."""
+    config = read_bundle_config(PLACE)
+    if console is not None:
+        console.say(CARD.read_text(encoding="utf-8").rstrip())
+    weights = {name: config["weights"][name] for name in ("source", "licence", "sha256")}
+    return {
+        "name": BOX, **weights, "here": str(PLACE), "model": config["model"], "preprocess": config["preprocess"],
+        "training": read_json(PLACE / "training.json"),
+    }  # fmt: skip
 
 
 def describe(row: Checkpoint) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from vitkit.planning import read_train_config
 from vitkit.train import TrainConfig, best_blocks, best_precision
 
 __all__ = [
+    "SMALL_MODEL",
     "FinetuneRecipe",
     "Plan",
     "choose_recipe",
@@ -35,6 +36,8 @@ MULTILABEL_CROP = 0.5  # of the area, at the least
 SMALLEST_CUT = 14  # patches a side; of fewer none are cut off for training
 ENLARGED_UP_TO = 224  # pixels; models of larger images run at their own size
 SMALL_SIDE = 16  # smaller images are enlarged to this before patches are cut
+SMALL_MODEL = 64  # pixels; models of at most such images, such as `box`, are quick and run at the photos' size up to it
+SMALL_GRID = 8  # patches a side that they have at the least
 
 
 @dataclass(frozen=True)
@@ -102,8 +105,10 @@ def choose_recipe(
         raise UserError(f"--train is {train!r}; known: all, head, lora.")
     if not pretrained:
         return _scratch_recipe(images, config)
-    batch_size = 32 if images < 2_000 else 64 if images < 20_000 else 128
     frozen = train != "all"
+    if _is_small(config) and not frozen:
+        return _small_recipe(images, config, upscaled)
+    batch_size = 32 if images < 2_000 else 64 if images < 20_000 else 128
     return FinetuneRecipe(
         epochs=min(30.0, max(3.0, 6_300 / images)),
         batch_size=batch_size,
@@ -126,14 +131,23 @@ def choose_recipe(
 
 
 def run_size(config: ViTConfig, sizes: Sequence[tuple[int, int]]) -> tuple[int, int]:
-    """The size a pre-trained model of small images runs at after fine-tuning: 8/7 of its own where the photos are larger.
+    """The size a pre-trained model runs at after fine-tuning: 8/7 of its own where the photos are larger, up to 224 pixels; a
+    model of at most 64 pixels at the photos' own size up to that.
 
-    Training stays as small as it was, see `_train_size`. Chosen on training photos: docs/results/finetune-recipe.md.
+    Training stays as small as it was, see `_train_size`. Chosen on training photos: docs/results/finetune-recipe.md; that of small
+    models was not compared with others (docs/results/box.md).
 
     Args:
         config: the weights' own.
         sizes: (height, width) of the training images.
     """
+    if _is_small(config):
+        h, w = (
+            min(SMALL_MODEL, round(n)) // p * p
+            for n, p in zip(np.median(sizes, axis=0), config.patch_size, strict=True)
+        )
+        side = max(min(h, w), max(config.image_size))
+        return (side, side) if config.image_size[0] == config.image_size[1] else config.image_size
     if config.stem is not None or min(config.grid) < SMALLEST_CUT or max(config.image_size) > ENLARGED_UP_TO:
         return config.image_size
     h, w = (round(n * 8 / 7) * p for n, p in zip(config.grid, config.patch_size, strict=True))
@@ -148,11 +162,47 @@ def _train_size(config: ViTConfig) -> tuple[int, int]:
     costs a third less.
     """
     grid = config.grid
+    if _is_small(config):
+        h, w = (round(n * 3 / 4) * p for n, p in zip(grid, config.patch_size, strict=True))
+        return h, w
     if min(grid) < SMALLEST_CUT or config.stem is not None:
         return config.image_size
     part = 3 / 4 if min(grid) >= 16 and max(config.image_size) <= ENLARGED_UP_TO * 8 / 7 else 6 / 7
     h, w = (round(n * part) * p for n, p in zip(grid, config.patch_size, strict=True))
     return h, w
+
+
+def _is_small(config: ViTConfig) -> bool:
+    """Is it a model of small images? It is quick, so that many more of them can be looked at, and needs to, since it knows less."""
+    return config.stem is None and max(config.image_size) <= SMALL_MODEL and min(config.grid) >= SMALL_GRID
+
+
+def _small_recipe(images: int, config: ViTConfig, upscaled: bool) -> FinetuneRecipe:
+    """From a small pre-trained model. Rate and layer decay were chosen on training images of three sets: docs/results/box.md.
+
+    Larger views are seen less often, down to what other models see, so that a run takes about as long at every size.
+    """
+    h, w = (n // p for n, p in zip(_train_size(config), config.patch_size, strict=True))
+    seen = min(25_000.0, max(6_300.0, 25_000 * 36 / (h * w)))
+    return FinetuneRecipe(
+        epochs=min(100.0, max(3.0, seen / images)),
+        batch_size=32 if images < 500 else 64 if images < 20_000 else 128,
+        lr=2e-3,
+        layer_decay=0.85,
+        weight_decay=0.05,
+        warmup=0.1,
+        decay="cosine",
+        smoothing=0.1,
+        drop_path=0.0,
+        ema=0.0,
+        crop_area=0.5,
+        flip=True,
+        jitter=0.0,
+        shift=0.06 if upscaled else 0.0,
+        train_size=_train_size(config),
+        evaluations=8,
+        patience=5,
+    )
 
 
 def _scratch_recipe(images: int, config: ViTConfig) -> FinetuneRecipe:

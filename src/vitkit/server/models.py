@@ -24,6 +24,7 @@ from vitkit.engines.kept.ready import Ready
 from vitkit.engines.opened import open_for_answers
 from vitkit.server.batching import Batcher
 from vitkit.server.errors import Refused
+from vitkit.zoo.box import PLACE, is_box
 
 __all__ = ["Model", "Opening", "Registry", "name_models"]
 
@@ -210,8 +211,8 @@ def describe(path: str, ready: Ready) -> dict[str, Any]:
     artefact, weights = find_artefact(Path(path)), dict[str, Any]()
     if artefact:
         weights = read_json(artefact / RECORD).get("weights", {})
-    elif is_bundle(Path(path)):
-        weights = read_bundle_config(Path(path)).get("weights", {})
+    elif is_box(path) or is_bundle(Path(path)):
+        weights = read_bundle_config(PLACE if is_box(path) else Path(path)).get("weights", {})
     return {
         "task": answers.task,
         "classes": [answers.class_name(index) for index in range(answers.num_classes)],

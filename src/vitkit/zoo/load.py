@@ -1,4 +1,4 @@
-"""From what the user names to a model: a bundle folder, a checkpoint of any published format, or a name of the zoo."""
+"""From what the user names to a model: a bundle folder, a checkpoint of any published format, `box`, or a name of the zoo."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from vitkit.config import UserError, did_you_mean, override, read_json
 from vitkit.data.pixels import Preprocess
 from vitkit.models.vit import ViTConfig
 from vitkit.zoo.adapt import adapt_channels, rebuild, resize
+from vitkit.zoo.box import is_box, read_box
 from vitkit.zoo.exported import exported_bundle
 from vitkit.zoo.recognise import ADAPTED, Recognised, recognise
 from vitkit.zoo.rows import ROWS, find_row, suggest
@@ -28,7 +29,7 @@ def load_model(name: str | Path, *, offline: bool = False, exported: bool = Fals
     """Load what the user names. Local paths win over names of the zoo.
 
     Args:
-        name: a bundle folder, a checkpoint file or folder of any format of `vitkit.converters`, or a zoo name.
+        name: a bundle folder, a checkpoint file or folder of any format of `vitkit.converters`, ``box``, or a zoo name.
         offline: open no socket; a name must be in the download cache.
         exported: an exported artefact will do, which has an engine and no weights.
         overrides: fields of `ViTConfig` or `Preprocess` that the weights cannot tell. ``image_size``, ``patch_size`` and
@@ -67,6 +68,10 @@ def open_model(
                 "source_image_size is for bare checkpoints; a bundle says itself what its positions are for."
             )
         bundle = Bundle.read(path)
+    elif is_box(name):
+        if source_image_size is not None:
+            raise UserError("source_image_size is for bare checkpoints; box says itself what its positions are for.")
+        bundle, overrides = read_box(overrides)
     else:
         said = {key: value for key, value in overrides.items() if key in MODEL_FIELDS}
         found = find_checkpoint(name, source_image_size=source_image_size, overrides=said, offline=offline)
