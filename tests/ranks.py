@@ -20,6 +20,12 @@ OUT = Path(sys.argv[1])
 def keep(world, value):
     (OUT / f"rank-{world.rank}.json").write_text(json.dumps(value))
 """
+# As the command line ends: threads of a process group can abort a finished process as it is torn down.
+END = """
+sys.stdout.flush()
+sys.stderr.flush()
+os._exit(0)
+"""
 
 
 def torchrun(ranks: int, *command: str, restarts: int = 0, seconds: float = 120) -> subprocess.CompletedProcess[str]:
@@ -36,5 +42,5 @@ def torchrun(ranks: int, *command: str, restarts: int = 0, seconds: float = 120)
 def on_ranks(ranks: int, code: str, out: Path, seconds: float = 120) -> subprocess.CompletedProcess[str]:
     """Run ``code`` after PRELUDE on each rank; ``keep(world, value)`` leaves a value for `kept`."""
     script = out / "ranks.py"
-    script.write_text(PRELUDE + textwrap.dedent(code))
+    script.write_text(PRELUDE + textwrap.dedent(code) + END)
     return torchrun(ranks, str(script), str(out), seconds=seconds)
