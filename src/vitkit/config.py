@@ -22,6 +22,7 @@ __all__ = [
     "did_you_mean",
     "free_folder",
     "from_dict",
+    "is_on",
     "override",
     "parse_value",
     "read_json",
@@ -96,6 +97,11 @@ def parse_value(text: str) -> Any:
         with contextlib.suppress(json.JSONDecodeError):
             return json.loads(candidate)
     return text
+
+
+def is_on(name: str) -> bool:
+    """Does the environment's variable say yes? 1, on, yes or true."""
+    return os.environ.get(name, "").upper() in ("1", "ON", "YES", "TRUE")
 
 
 def read_json(path: Path) -> Any:

@@ -122,3 +122,11 @@ def test_show_wants_one_name(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_it_is_said_of_every_format_what_it_was_compared_with() -> None:
     assert set(PROVED) == {row.format for row in ROWS}
+
+
+def test_the_model_that_ships_is_found_like_any_other(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["models", "box", "--json"]) == 0
+    (listed,) = json.loads(capsys.readouterr().out)
+    assert main(["models", "show", "box", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == listed
+    assert listed["name"] == "box"

@@ -10,7 +10,7 @@ import pytest
 from vitkit.config import UserError
 from vitkit.data.pixels import Preprocess
 from vitkit.models.vit import ViTConfig
-from vitkit.recipes.finetune import Plan, choose_recipe, run_size, scratch_config, train_config, validation_fraction
+from vitkit.recipes.finetune import Plan, choose_recipe, train_config, validation_fraction
 
 TINY = ViTConfig.named("Ti/16")
 
@@ -38,17 +38,15 @@ def test_large_grids_train_smaller_in_whole_patches() -> None:
     assert choose(300, config=hybrid).train_size == hybrid.image_size
 
 
-def test_small_models_run_larger_where_the_photos_are() -> None:
-    photos, icons = [(500, 600), (480, 640), (300, 300)], [(500, 240), (240, 500), (240, 240)]
-    assert run_size(TINY, photos) == (256, 256)
-    assert run_size(TINY, icons) == TINY.image_size  # enlarging would only blur
-    for own in (
-        ViTConfig.named("B/16", image_size=(384, 384)),
-        ViTConfig.named("Ti/16", image_size=(96, 96)),
-        ViTConfig.named("R26+S/32"),
-    ):
-        assert run_size(own, [(2000, 2000)]) == own.image_size
-    assert run_size(ViTConfig.named("H/14"), photos) == (252, 252)
+def test_a_small_model_sees_enlarged_images_nearly_whole_and_others_cut() -> None:
+    small = ViTConfig(embed_dim=32, depth=2, num_heads=2, mlp_dim=64, patch_size=(4, 4), image_size=(32, 32))
+    own, enlarged = (choose(1_000, config=small, upscaled=upscaled) for upscaled in (False, True))
+    assert own.train_size == (24, 24)
+    assert enlarged.train_size == (32, 32)
+    assert enlarged.crop_area > own.crop_area
+    assert own.epochs == enlarged.epochs == 25
+    large = choose(1_000, config=dataclasses.replace(small, image_size=(64, 64)))
+    assert large.epochs == 6.3  # a view costs four times as much
 
 
 def test_a_frozen_backbone_has_no_stochastic_depth() -> None:
@@ -60,18 +58,6 @@ def test_a_frozen_backbone_has_no_stochastic_depth() -> None:
 def test_a_validation_part_is_smaller_where_images_are_few() -> None:
     assert validation_fraction(20) == 0.1
     assert validation_fraction(500) == 0.2
-
-
-def test_a_scratch_model_fits_its_images() -> None:
-    digits = scratch_config([(8, 8)] * 100, None, 10)
-    assert digits.image_size == (16, 16)
-    assert digits.patch_size == (4, 4)
-    photos = scratch_config([(375, 500)] * 10_000, None, 5)
-    assert photos.image_size == (64, 64)
-    assert photos.embed_dim > digits.embed_dim
-    wide = scratch_config([(30, 200)] * 10, (32, 100), 3)
-    assert wide.image_size == (32, 100)
-    assert scratch_config([(300, 300)] * 10, (2, 2), 3).patch_size == (2, 2)
 
 
 def test_a_plan_survives_its_json() -> None:

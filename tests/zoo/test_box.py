@@ -59,6 +59,19 @@ def test_its_files_say_how_it_was_made() -> None:
     assert config["weights"]["licence"] in card
 
 
+def test_the_commit_it_names_has_the_source_that_trained_it(tmp_path: Path) -> None:
+    training = json.loads((box.PLACE / "training.json").read_text())
+    archive = subprocess.run(["git", "archive", training["commit"], "src"], cwd=ROOT, capture_output=True)
+    if archive.returncode:
+        pytest.skip(f"the commit is not in this checkout: {archive.stderr.decode().strip()}")
+    subprocess.run(["tar", "-x", "-C", str(tmp_path)], input=archive.stdout, check=True)
+    code = "from vitkit.report import code_fingerprint; print(code_fingerprint())"
+    found = subprocess.run(
+        [sys.executable, "-c", code], env={"PYTHONPATH": str(tmp_path / "src")}, capture_output=True, text=True
+    )
+    assert found.stdout.strip() == training["code"], found.stderr
+
+
 def test_a_path_of_that_name_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     bundle = load_model("box")

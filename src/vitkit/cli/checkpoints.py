@@ -61,6 +61,7 @@ def verify(source: str, as_json: bool, offline: bool, overrides: Any, **options:
 def models(words: Sequence[str], as_json: bool, offline: bool) -> None:
     """List the published checkpoints that have every word of FILTER, such as `dinov2` or `b/16 384`; or show one NAME."""
     from vitkit.jobs.models import describe, list_models, show_model
+    from vitkit.zoo.box import NAME as BOX
 
     console = console_for(as_json, offline)
     if words[:1] == ("show",):
@@ -72,4 +73,4 @@ def models(words: Sequence[str], as_json: bool, offline: bool) -> None:
         return
     rows = list_models(" ".join(words), console=None if as_json else console)
     if as_json:
-        print_json([describe(row) for row in rows])
+        print_json([describe(row) for row in rows] if rows else [show_model(BOX)])

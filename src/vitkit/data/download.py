@@ -12,7 +12,6 @@ import errno
 import hashlib
 import http.client
 import json
-import os
 import re
 import shutil
 import urllib.error
@@ -23,7 +22,7 @@ from typing import IO, Any, NamedTuple
 from urllib.parse import urlsplit, urlunsplit
 
 from vitkit import __version__
-from vitkit.config import UserError, write_json
+from vitkit.config import UserError, is_on, write_json
 
 __all__ = [
     "Expected",
@@ -65,9 +64,7 @@ def size_text(size: int | None) -> str:
 
 def is_offline() -> bool:
     """Does the environment forbid sockets? VITKIT_OFFLINE, or the hub's own HF_HUB_OFFLINE."""
-    return any(
-        os.environ.get(name, "").upper() in ("1", "ON", "YES", "TRUE") for name in ("VITKIT_OFFLINE", "HF_HUB_OFFLINE")
-    )
+    return any(map(is_on, ("VITKIT_OFFLINE", "HF_HUB_OFFLINE")))
 
 
 def shown_url(url: str) -> str:

@@ -16,7 +16,8 @@ from vitkit.data.pixels import Preprocess, choose_fit
 from vitkit.finetuning.arguments import Arguments
 from vitkit.finetuning.data import TaskData
 from vitkit.models.vit import VisionTransformer
-from vitkit.recipes.finetune import SMALL_MODEL, Plan, run_size, scratch_config
+from vitkit.recipes.finetune import Plan
+from vitkit.recipes.sizes import SMALL_MODEL, run_size, scratch_config
 from vitkit.zoo.adapt import adapt_channels, resize
 from vitkit.zoo.box import PLACE, is_box
 from vitkit.zoo.load import MODEL_FIELDS, find_checkpoint, load_model

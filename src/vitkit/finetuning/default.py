@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import NamedTuple
 
-from vitkit.config import UserError
+from vitkit.config import UserError, is_on
 from vitkit.data.download import is_offline
 from vitkit.finetuning.arguments import read_arguments
 from vitkit.planning import is_pretrain_plan
@@ -40,7 +39,7 @@ def default_model(download: bool | None) -> Default:
     assert row is not None, RECOMMENDED
     if cached(row) is not None:
         return Default(RECOMMENDED, "the recommended checkpoint, and on this machine already")
-    allowed = os.environ.get(ALLOWED_BY, "").upper() in ("1", "ON", "YES", "TRUE") if download is None else download
+    allowed = is_on(ALLOWED_BY) if download is None else download
     if not allowed:
         return Default(
             BOX, f"it ships with vitkit; {RECOMMENDED} is better on photos and would be fetched with --download"

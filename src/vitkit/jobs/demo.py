@@ -12,7 +12,7 @@ from vitkit.data.samples import Source
 from vitkit.data.sources import read_source
 from vitkit.jobs.finetune import FinetuneResult, finetune
 from vitkit.jobs.predict import predict
-from vitkit.pretraining.starts import SHOTS, compare_starts, draw_starts
+from vitkit.pretraining.starts import SHOTS, STEPS, compare_starts, draw_starts
 from vitkit.zoo.load import load_model
 
 __all__ = ["demo"]
@@ -62,7 +62,7 @@ def _claim(source: Source, stem: Path, seed: int, console: Console) -> Path | No
     is matplotlib.
     """
     console.say(
-        f"the paper's claim: as many steps from random weights and from {MODEL}, each at its own rate: test top-1"
+        f"the paper's claim: the same fine-tuning, {STEPS} steps, from random weights and from {MODEL}: test top-1"
     )
     points = compare_starts(load_model(MODEL), MODEL, source, SHOTS, CLAIM_SIZE, seed, console)
     write_json(stem.with_suffix(".json"), [point._asdict() for point in points])

@@ -7,11 +7,8 @@ settings tried, their values and that story are in docs/results/finetune-recipe.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
-
-import numpy as np
 
 from vitkit.config import UserError, from_dict
 from vitkit.data.augment import Augment
@@ -19,25 +16,18 @@ from vitkit.data.pixels import Preprocess
 from vitkit.models.vit import ViTConfig
 from vitkit.optim import DECAYS, OptimConfig
 from vitkit.planning import read_train_config
+from vitkit.recipes.sizes import SMALL_SIDE, is_small, train_size
 from vitkit.train import TrainConfig, best_blocks, best_precision
 
 __all__ = [
-    "SMALL_MODEL",
     "FinetuneRecipe",
     "Plan",
     "choose_recipe",
-    "run_size",
-    "scratch_config",
     "train_config",
     "validation_fraction",
 ]
 
 MULTILABEL_CROP = 0.5  # of the area, at the least
-SMALLEST_CUT = 14  # patches a side; of fewer none are cut off for training
-ENLARGED_UP_TO = 224  # pixels; models of larger images run at their own size
-SMALL_SIDE = 16  # smaller images are enlarged to this before patches are cut
-SMALL_MODEL = 64  # pixels; models of at most such images, such as `box`, are quick and run at the photos' size up to it
-SMALL_GRID = 8  # patches a side that they have at the least
 
 
 @dataclass(frozen=True)
@@ -106,7 +96,7 @@ def choose_recipe(
     if not pretrained:
         return _scratch_recipe(images, config)
     frozen = train != "all"
-    if _is_small(config) and not frozen:
+    if is_small(config) and not frozen:
         return _small_recipe(images, config, upscaled)
     batch_size = 32 if images < 2_000 else 64 if images < 20_000 else 128
     return FinetuneRecipe(
@@ -124,66 +114,21 @@ def choose_recipe(
         flip=True,
         jitter=0.0,
         shift=0.0,
-        train_size=_train_size(config),
+        train_size=train_size(config),
         evaluations=8,
         patience=5,
     )
 
 
-def run_size(config: ViTConfig, sizes: Sequence[tuple[int, int]]) -> tuple[int, int]:
-    """The size a pre-trained model runs at after fine-tuning: 8/7 of its own where the photos are larger, up to 224 pixels; a
-    model of at most 64 pixels at the photos' own size up to that.
-
-    Training stays as small as it was, see `_train_size`. Chosen on training photos: docs/results/finetune-recipe.md; that of small
-    models was not compared with others (docs/results/box.md).
-
-    Args:
-        config: the weights' own.
-        sizes: (height, width) of the training images.
-    """
-    if _is_small(config):
-        h, w = (
-            min(SMALL_MODEL, round(n)) // p * p
-            for n, p in zip(np.median(sizes, axis=0), config.patch_size, strict=True)
-        )
-        side = max(min(h, w), max(config.image_size))
-        return (side, side) if config.image_size[0] == config.image_size[1] else config.image_size
-    if config.stem is not None or min(config.grid) < SMALLEST_CUT or max(config.image_size) > ENLARGED_UP_TO:
-        return config.image_size
-    h, w = (round(n * 8 / 7) * p for n, p in zip(config.grid, config.patch_size, strict=True))
-    larger = np.median(np.array(sizes), axis=0) >= (h, w)
-    return (h, w) if larger.all() else config.image_size
-
-
-def _train_size(config: ViTConfig) -> tuple[int, int]:
-    """6/7 of the size that the model runs at, 3/4 of a small model's enlarged one: whole patches, at least 12 a side.
-
-    Random crops show objects larger than they are at test time; training smaller evens that out (arXiv 1906.06423) and
-    costs a third less.
-    """
-    grid = config.grid
-    if _is_small(config):
-        h, w = (round(n * 3 / 4) * p for n, p in zip(grid, config.patch_size, strict=True))
-        return h, w
-    if min(grid) < SMALLEST_CUT or config.stem is not None:
-        return config.image_size
-    part = 3 / 4 if min(grid) >= 16 and max(config.image_size) <= ENLARGED_UP_TO * 8 / 7 else 6 / 7
-    h, w = (round(n * part) * p for n, p in zip(grid, config.patch_size, strict=True))
-    return h, w
-
-
-def _is_small(config: ViTConfig) -> bool:
-    """Is it a model of small images? It is quick, so that many more of them can be looked at, and needs to, since it knows less."""
-    return config.stem is None and max(config.image_size) <= SMALL_MODEL and min(config.grid) >= SMALL_GRID
-
-
 def _small_recipe(images: int, config: ViTConfig, upscaled: bool) -> FinetuneRecipe:
-    """From a small pre-trained model. Rate and layer decay were chosen on training images of three sets: docs/results/box.md.
+    """From a small pre-trained model. Its numbers were chosen on training images of three sets: docs/results/box.md.
 
-    Larger views are seen less often, down to what other models see, so that a run takes about as long at every size.
+    Enlarged images are seen nearly whole at the size the model runs at: they have no detail that cutting would bring nearer.
+    Views of more patches are seen less often, down to what other models see, so that a run takes about as long at every size.
     """
-    h, w = (n // p for n, p in zip(_train_size(config), config.patch_size, strict=True))
-    seen = min(25_000.0, max(6_300.0, 25_000 * 36 / (h * w)))
+    size, usual = (config.image_size, 8 * 8) if upscaled else (train_size(config), 6 * 6)  # patches of the box's views
+    h, w = (n // p for n, p in zip(size, config.patch_size, strict=True))
+    seen = min(25_000.0, max(6_300.0, 25_000 * usual / (h * w)))
     return FinetuneRecipe(
         epochs=min(100.0, max(3.0, seen / images)),
         batch_size=32 if images < 500 else 64 if images < 20_000 else 128,
@@ -195,11 +140,11 @@ def _small_recipe(images: int, config: ViTConfig, upscaled: bool) -> FinetuneRec
         smoothing=0.1,
         drop_path=0.0,
         ema=0.0,
-        crop_area=0.5,
+        crop_area=0.8 if upscaled else 0.5,
         flip=True,
         jitter=0.0,
         shift=0.06 if upscaled else 0.0,
-        train_size=_train_size(config),
+        train_size=size,
         evaluations=8,
         patience=5,
     )
@@ -225,39 +170,6 @@ def _scratch_recipe(images: int, config: ViTConfig) -> FinetuneRecipe:
         train_size=config.image_size,
         evaluations=10,
         patience=5,
-    )
-
-
-def scratch_config(
-    sizes: Sequence[tuple[int, int]], image_size: tuple[int, int] | None, num_classes: int, channels: int = 3
-) -> ViTConfig:
-    """A small model for training from random weights, its width chosen by the number of images.
-
-    Args:
-        sizes: (height, width) of the training images.
-        image_size: the size to run at; None takes the images' own, between 16 and 64 pixels.
-        num_classes: classes.
-        channels: of the images.
-    """
-    if image_size is None:
-        side = int(np.median(np.min(np.array(sizes), axis=1)))
-        side = min(max(side, SMALL_SIDE), 64)
-        image_size = (side, side)
-    patch = min(max(4, round(min(image_size) / 8)), *image_size)  # about 8 x 8 patches
-    embed_dim, depth, num_heads = (
-        (64, 4, 2) if len(sizes) < 5_000 else (128, 6, 4) if len(sizes) < 25_000 else (192, 9, 6)
-    )
-    return ViTConfig(
-        embed_dim=embed_dim,
-        depth=depth,
-        num_heads=num_heads,
-        mlp_dim=2 * embed_dim,
-        patch_size=(patch, patch),
-        image_size=(image_size[0] // patch * patch, image_size[1] // patch * patch),
-        in_channels=channels,
-        num_classes=num_classes,
-        pool="mean",
-        cls_token=False,
     )
 
 
