@@ -107,7 +107,7 @@ def tuned(data: Path, model: str, out: Path, seed: int, settings: dict[str, Any]
 
 
 def trained_top1(run: Path, data: Path) -> float:
-    """Test accuracy of the weights that training kept, whether or not the run released its probe in their place."""
+    """Test accuracy of the weights that training kept, uncalibrated, whether or not the run released its probe in their place."""
     released = Bundle.read(run / "model")
     size = tuple(json.loads((run / "plan.json").read_text())["recipe"]["train_size"])
     model = VisionTransformer(dataclasses.replace(released.config, image_size=size, drop_path=0.0))
